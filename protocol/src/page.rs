@@ -17,11 +17,24 @@ pub const MAX_PAGE_SIZE: u32 = 32_768;
 
 /// Neighbouring pages: `first .. first + count`. On the wire an array of two integers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(from = "(PageIndex, u32)", into = "(PageIndex, u32)")]
 pub struct PageRun {
     /// The lowest index of the run.
     pub first: PageIndex,
     /// How many pages; never zero in a well-formed message.
     pub count: u32,
+}
+
+impl From<(PageIndex, u32)> for PageRun {
+    fn from((first, count): (PageIndex, u32)) -> Self {
+        Self { first, count }
+    }
+}
+
+impl From<PageRun> for (PageIndex, u32) {
+    fn from(run: PageRun) -> Self {
+        (run.first, run.count)
+    }
 }
 
 impl PageRun {

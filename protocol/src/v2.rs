@@ -261,6 +261,10 @@ pub fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, rmp_serde::encode::E
     rmp_serde::to_vec_named(message)
 }
 
+/// How deep a body may nest. Our messages need 6; unknown fields may bring more. The decoder
+/// recurses, so its own limit of 1,024 is more than a 2 MiB stack holds in a debug build.
+const MAX_DEPTH: usize = 64;
+
 /// Decodes a body that holds exactly one message.
 ///
 /// # Errors
@@ -281,6 +285,7 @@ pub fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, DecodeError> {
 /// If the bytes do not begin with that message; `rest` is unspecified then.
 pub fn decode_next<T: DeserializeOwned>(rest: &mut &[u8]) -> Result<T, DecodeError> {
     let mut deserializer = rmp_serde::Deserializer::new(&mut *rest);
+    deserializer.set_max_depth(MAX_DEPTH);
     Ok(T::deserialize(&mut deserializer)?)
 }
 
