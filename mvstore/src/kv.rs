@@ -25,6 +25,12 @@
 //! - Keys beginning with `0xff` belong to the engine; writing one is [`KvError::TooLarge`]-class
 //!   misuse and refused with [`KvError::BadKey`].
 
+pub mod clock;
+pub mod conflict;
+pub mod faults;
+pub mod memory;
+mod request;
+
 use std::ops::Bound;
 use std::time::Duration;
 
@@ -178,6 +184,24 @@ pub struct Limits {
     pub transaction_bytes: u64,
     /// Longest time from a transaction's read version to its commit.
     pub transaction_age: Duration,
+}
+
+impl Limits {
+    /// What FoundationDB allows.
+    pub const FOUNDATIONDB: Self = Self {
+        key_bytes: 10_000,
+        value_bytes: 100_000,
+        transaction_bytes: 10_000_000,
+        transaction_age: Duration::from_secs(5),
+    };
+
+    /// What the embedded engine allows. A transaction is held in memory until it is durable.
+    pub const EMBEDDED: Self = Self {
+        key_bytes: 10_000,
+        value_bytes: 1 << 20,
+        transaction_bytes: 256 << 20,
+        transaction_age: Duration::from_secs(60),
+    };
 }
 
 /// Why an engine refused or failed.

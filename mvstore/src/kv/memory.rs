@@ -1,0 +1,376 @@
+//! The memory engine: the embedded engine's conflict rules over an ordered multi-version map.
+//!
+//! For tests and simulation. It is deterministic: versions count up by one, nothing happens in the
+//! background, and time comes from the clock it is given. Nothing survives the process;
+//! [`MemoryEngine::restart`] shows the store what a restart of an engine looks like.
+//!
+//! Invariants, under its one lock:
+//! - `visible` is the version of the newest commit; every commit is durable and visible at once.
+//! - Each key's chain ascends in version. What is superseded at or below the conflict window's
+//!   floor is gone, because no transaction may read there any more.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use mvsqlite_protocol::{ReadVersion, Version};
+
+use super::clock::{Clock, MonotonicClock};
+use super::conflict::{ConflictWindow, WindowLimits};
+use super::request::{Change, CommitRequest, Draft, apply_atomic, check_key, check_range};
+use super::{
+    Atomic, Engine, Freshness, Isolation, KeyRange, KvError, Limits, Pair, RangeOptions,
+    StampOffset, Transaction,
+};
+
+/// How many versions a restart skips: the versions another process may have reserved.
+const RESTART_GAP: u64 = 1_000_000;
+
+/// What a memory engine is made with.
+#[derive(Debug, Clone)]
+pub struct MemoryOptions {
+    /// What a transaction may hold. [`Limits::FOUNDATIONDB`] makes the store's tests as strict as
+    /// production is.
+    pub limits: Limits,
+    /// Decides when a transaction is too old.
+    pub clock: Arc<dyn Clock>,
+    /// Most bytes of keys in the conflict window.
+    pub window_bytes: usize,
+}
+
+impl Default for MemoryOptions {
+    fn default() -> Self {
+        Self {
+            limits: Limits::EMBEDDED,
+            clock: Arc::new(MonotonicClock::default()),
+            window_bytes: 64 << 20,
+        }
+    }
+}
+
+/// An engine that keeps everything in memory. Clones share their content.
+#[derive(Debug, Clone)]
+pub struct MemoryEngine {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    options: MemoryOptions,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    visible: u64,
+    window: ConflictWindow,
+    values: BTreeMap<Vec<u8>, Vec<Stored>>,
+    /// Keys with something to forget once the floor reaches the version.
+    superseded: VecDeque<(u64, Vec<u8>)>,
+}
+
+/// What a commit left under a key; `None` if it removed it.
+#[derive(Debug)]
+struct Stored {
+    version: u64,
+    value: Option<Bytes>,
+}
+
+impl Default for MemoryEngine {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl MemoryEngine {
+    /// An empty engine with the embedded engine's limits.
+    pub fn new() -> Self {
+        Self::with_options(MemoryOptions::default())
+    }
+
+    /// An empty engine.
+    pub fn with_options(options: MemoryOptions) -> Self {
+        let window = WindowLimits {
+            age: options.limits.transaction_age,
+            bytes: options.window_bytes,
+        };
+        Self {
+            shared: Arc::new(Shared {
+                options,
+                state: Mutex::new(State {
+                    visible: 0,
+                    window: ConflictWindow::new(ReadVersion(0), window),
+                    values: BTreeMap::new(),
+                    superseded: VecDeque::new(),
+                }),
+            }),
+        }
+    }
+
+    /// What a restart does: everything committed stays, versions go on higher up, and transactions
+    /// begun before are too old.
+    pub fn restart(&self) {
+        let mut state = self.shared.lock();
+        state.visible += RESTART_GAP;
+        let floor = ReadVersion(state.visible);
+        state.window = ConflictWindow::new(floor, self.shared.window_limits());
+        state.forget();
+    }
+}
+
+impl Shared {
+    /// A panic elsewhere cannot leave the state half changed: commits are checked before they are
+    /// applied, and applying them does not fail.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn window_limits(&self) -> WindowLimits {
+        WindowLimits {
+            age: self.options.limits.transaction_age,
+            bytes: self.options.window_bytes,
+        }
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared")
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}
+
+impl State {
+    fn get(&self, key: &[u8], at: u64) -> Option<&Bytes> {
+        visible_value(self.values.get(key)?, at)
+    }
+
+    fn get_range(&self, range: &KeyRange, options: RangeOptions, at: u64) -> Vec<Pair> {
+        let live = |(key, chain): (&Vec<u8>, &Vec<Stored>)| {
+            let value = visible_value(chain, at)?;
+            Some((Bytes::copy_from_slice(key), value.clone()))
+        };
+        let keys = self.values.range::<[u8], _>(range.bounds());
+        if options.reverse {
+            keys.rev().filter_map(live).take(options.limit).collect()
+        } else {
+            keys.filter_map(live).take(options.limit).collect()
+        }
+    }
+
+    fn commit(&mut self, mut request: CommitRequest, now: Duration) -> Version {
+        let version = Version::new(self.visible + 1, 0);
+        let writes = request.take_write_conflicts(version);
+        for change in request.into_changes(version) {
+            self.apply(change, version.commit());
+        }
+        self.visible = version.commit();
+        self.window.record(self.visible, now, writes);
+        self.forget();
+        version
+    }
+
+    fn apply(&mut self, change: Change, version: u64) {
+        match change {
+            Change::Set { key, value } => self.put(key, Some(value), version),
+            Change::Clear { key } => self.put(key, None, version),
+            Change::ClearRange { range } => {
+                let doomed: Vec<_> = self
+                    .values
+                    .range::<[u8], _>(range.bounds())
+                    .map(|(key, _)| key.clone())
+                    .collect();
+                for key in doomed {
+                    self.put(key, None, version);
+                }
+            }
+            Change::Atomic { op, key, operand } => {
+                let stored = self.get(&key, version).cloned();
+                let value = apply_atomic(op, stored.as_deref(), &operand);
+                self.put(key, Some(value), version);
+            }
+        }
+    }
+
+    fn put(&mut self, key: Vec<u8>, value: Option<Bytes>, version: u64) {
+        let chain = self.values.entry(key.clone()).or_default();
+        match chain.last_mut() {
+            Some(last) if last.version == version => last.value = value,
+            _ => {
+                chain.push(Stored { version, value });
+                self.superseded.push_back((version, key));
+            }
+        }
+    }
+
+    /// Lets go of what nobody may read any more.
+    fn forget(&mut self) {
+        let floor = self.window.floor().0;
+        while let Some((version, _)) = self.superseded.front() {
+            if *version > floor {
+                break;
+            }
+            let Some((_, key)) = self.superseded.pop_front() else {
+                break;
+            };
+            let Some(chain) = self.values.get_mut(&key) else {
+                continue;
+            };
+            let newest_at_floor = chain.partition_point(|stored| stored.version <= floor);
+            chain.drain(..newest_at_floor.saturating_sub(1));
+            if chain.len() == 1 && chain[0].version <= floor && chain[0].value.is_none() {
+                self.values.remove(&key);
+            }
+        }
+    }
+}
+
+/// The value a reader at a version sees.
+fn visible_value(chain: &[Stored], at: u64) -> Option<&Bytes> {
+    let seen = chain.partition_point(|stored| stored.version <= at);
+    chain[..seen].last()?.value.as_ref()
+}
+
+#[async_trait]
+impl Engine for MemoryEngine {
+    fn begin(&self, _freshness: Freshness) -> Box<dyn Transaction> {
+        Box::new(MemoryTransaction {
+            draft: Draft::new(self.limits()),
+            started: OnceLock::new(),
+            shared: self.shared.clone(),
+        })
+    }
+
+    fn limits(&self) -> Limits {
+        self.shared.options.limits
+    }
+
+    fn describe(&self) -> String {
+        "memory (nothing is kept)".to_owned()
+    }
+
+    async fn check(&self) -> Result<(), KvError> {
+        Ok(())
+    }
+
+    fn physical_bytes(&self) -> Option<u64> {
+        None
+    }
+}
+
+struct MemoryTransaction {
+    shared: Arc<Shared>,
+    started: OnceLock<Started>,
+    draft: Draft,
+}
+
+/// Where and when a transaction began to read.
+#[derive(Debug, Clone, Copy)]
+struct Started {
+    read_version: ReadVersion,
+    at: Duration,
+}
+
+impl MemoryTransaction {
+    /// The read version, chosen now if it was not before, and the state to read it in.
+    fn start(&self) -> Result<(Started, MutexGuard<'_, State>), KvError> {
+        let state = self.shared.lock();
+        let now = self.shared.options.clock.now();
+        let started = *self.started.get_or_init(|| Started {
+            read_version: ReadVersion(state.visible),
+            at: now,
+        });
+        let age = now.saturating_sub(started.at);
+        let outlived = age > self.shared.options.limits.transaction_age;
+        if outlived || started.read_version < state.window.floor() {
+            return Err(KvError::TooOld);
+        }
+        Ok((started, state))
+    }
+}
+
+#[async_trait]
+impl Transaction for MemoryTransaction {
+    async fn read_version(&self) -> Result<ReadVersion, KvError> {
+        self.start().map(|(started, _)| started.read_version)
+    }
+
+    async fn get(&self, key: &[u8], isolation: Isolation) -> Result<Option<Bytes>, KvError> {
+        check_key(key, &self.shared.options.limits)?;
+        let (started, state) = self.start()?;
+        let value = state.get(key, started.read_version.0).cloned();
+        self.draft.note_get(key, isolation);
+        Ok(value)
+    }
+
+    async fn get_range(
+        &self,
+        range: &KeyRange,
+        options: RangeOptions,
+    ) -> Result<Vec<Pair>, KvError> {
+        if range.is_empty() {
+            return Ok(Vec::new());
+        }
+        check_range(range, &self.shared.options.limits)?;
+        let (started, state) = self.start()?;
+        let pairs = state.get_range(range, options, started.read_version.0);
+        self.draft.note_range(range, options, &pairs);
+        Ok(pairs)
+    }
+
+    fn set(&mut self, key: &[u8], value: &[u8]) {
+        self.draft.set(key, value);
+    }
+
+    fn clear(&mut self, key: &[u8]) {
+        self.draft.clear(key);
+    }
+
+    fn clear_range(&mut self, range: &KeyRange) {
+        self.draft.clear_range(range);
+    }
+
+    fn set_versionstamped_key(&mut self, key: &[u8], offset: StampOffset, value: &[u8]) {
+        self.draft.stamp_key(key, offset, value);
+    }
+
+    fn set_versionstamped_value(&mut self, key: &[u8], value: &[u8], offset: StampOffset) {
+        self.draft.stamp_value(key, value, offset);
+    }
+
+    fn atomic(&mut self, op: Atomic, key: &[u8], operand: &[u8]) {
+        self.draft.atomic(op, key, operand);
+    }
+
+    fn add_read_conflict(&mut self, range: &KeyRange) {
+        self.draft.add_read_conflict(range.clone());
+    }
+
+    fn add_write_conflict(&mut self, range: &KeyRange) {
+        self.draft.add_write_conflict(range);
+    }
+
+    fn next_write_without_conflict(&mut self) {
+        self.draft.next_write_without_conflict();
+    }
+
+    fn approximate_bytes(&self) -> u64 {
+        self.draft.approximate_bytes()
+    }
+
+    async fn commit(self: Box<Self>) -> Result<Version, KvError> {
+        let shared = self.shared.clone();
+        if self.draft.is_read_only() {
+            let read_version = self.started.get().map(|started| started.read_version);
+            return Ok(Version::new(read_version.unwrap_or_default().0, 0));
+        }
+        let started = self.start()?.0;
+        let request = self.draft.finish()?;
+        let mut state = shared.lock();
+        state.window.check(started.read_version, &request.reads)?;
+        Ok(state.commit(request, shared.options.clock.now()))
+    }
+}
