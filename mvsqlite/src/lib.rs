@@ -1,1 +1,26 @@
-//! .
+//! The client side of mvSQLite: a SQLite database file whose pages live in mvstore.
+//!
+//! This crate knows SQLite's call sequences and its file format, but has not one line of its C
+//! API: crate `mvsqlite-vfs` translates between the two. The host is somebody else's process, so
+//! nothing here prints, panics, starts a thread, or keeps state outside an [`Environment`].
+//!
+//! | module | what |
+//! |---|---|
+//! | [`config`] | what the environment variables say |
+//! | [`environment`] | what the databases of a process share |
+//! | [`system`] | clock, randomness and process id, behind a seam |
+//! | [`client`] | the blocking client of data plane v2 |
+//! | [`database`] | one open database: snapshot, transaction, page cache |
+
+pub mod client;
+pub mod config;
+pub mod database;
+pub mod environment;
+mod per_process;
+pub mod system;
+
+pub use config::{Config, ConfigError};
+pub use database::{
+    ConnectionId, DatabaseFile, Error, LockLevel, OpenOptions, Pragma, Read, SqliteCode,
+};
+pub use environment::Environment;

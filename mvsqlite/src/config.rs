@@ -1,0 +1,302 @@
+//! What the environment variables say.
+//!
+//! Names and meanings are those of the original's client where it has them.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use mvsqlite_protocol::page::{MAX_PAGE_SIZE, MIN_PAGE_SIZE};
+
+/// Where a server of the data plane listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Server {
+    /// `http://host:port`
+    Tcp {
+        /// Host name or address; an IPv6 address in brackets.
+        host: String,
+        /// Port.
+        port: u16,
+    },
+    /// `unix:/path`
+    Unix(PathBuf),
+}
+
+/// How this process uses mvSQLite.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// `MVSQLITE_DATA_PLANE`: `http://host:port` or `unix:/path`, several separated by commas.
+    pub servers: Vec<Server>,
+    /// `MVSQLITE_DB_NAME_MAP`: `/data/app.db=orders,b=c`: what a program opens, and what is opened
+    /// instead.
+    pub name_map: BTreeMap<String, String>,
+    /// `MVSQLITE_ONLY_MAPPED`: names that are not in the map are ordinary files.
+    pub only_mapped: bool,
+    /// `MVSQLITE_HTTP_TIMEOUT_SECS`: the longest that one attempt may take. No operation of a
+    /// database takes more than three times as long, however often it is tried again.
+    pub timeout: Duration,
+    /// `MVSQLITE_SECTOR_SIZE`: the page size of new databases, in bytes.
+    pub page_size: u32,
+    /// The budget of the page cache that the databases of this process share, in bytes:
+    /// `MVSQLITE_PAGE_CACHE_SIZE` pages of [`Config::page_size`].
+    pub cache_bytes: u64,
+    /// `MVSQLITE_TRANSACTION_BYTES`: the most page content that one transaction may write.
+    pub transaction_bytes: u64,
+}
+
+/// An environment variable that says nothing sensible.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{variable}: {problem}")]
+pub struct ConfigError {
+    /// Which variable.
+    pub variable: &'static str,
+    /// What is wrong, and what is expected.
+    pub problem: String,
+}
+
+impl Default for Config {
+    /// No server; everything else as if no variable were set.
+    fn default() -> Self {
+        let page_size = 8192;
+        Self {
+            servers: Vec::new(),
+            name_map: BTreeMap::new(),
+            only_mapped: false,
+            timeout: Duration::from_secs(10),
+            page_size,
+            cache_bytes: 5000 * u64::from(page_size),
+            transaction_bytes: 512 << 20,
+        }
+    }
+}
+
+impl Config {
+    /// Reads the process's environment.
+    ///
+    /// # Errors
+    /// If a variable is malformed or `MVSQLITE_DATA_PLANE` is missing.
+    pub fn from_env() -> Result<Self, ConfigError> {
+        Self::from_variables(|variable| std::env::var(variable).ok())
+    }
+
+    /// As [`Config::from_env`], with the variables from elsewhere.
+    ///
+    /// # Errors
+    /// As [`Config::from_env`].
+    pub fn from_variables(
+        get: impl Fn(&'static str) -> Option<String>,
+    ) -> Result<Self, ConfigError> {
+        let get = |variable| get(variable).filter(|value| !value.trim().is_empty());
+        let mut config = Self {
+            servers: servers(get("MVSQLITE_DATA_PLANE"))?,
+            only_mapped: flag("MVSQLITE_ONLY_MAPPED", get("MVSQLITE_ONLY_MAPPED"))?,
+            ..Self::default()
+        };
+        if let Some(map) = get("MVSQLITE_DB_NAME_MAP") {
+            config.name_map = name_map(&map)?;
+        }
+        if let Some(seconds) = number("MVSQLITE_HTTP_TIMEOUT_SECS", &get, 1, 86_400)? {
+            config.timeout = Duration::from_secs(seconds);
+        }
+        config.page_size = page_size(get("MVSQLITE_SECTOR_SIZE"))?.unwrap_or(config.page_size);
+        let pages = number("MVSQLITE_PAGE_CACHE_SIZE", &get, 0, 1 << 32)?.unwrap_or(5000);
+        config.cache_bytes = pages * u64::from(config.page_size);
+        if let Some(bytes) = number("MVSQLITE_TRANSACTION_BYTES", &get, 1 << 16, 1 << 50)? {
+            config.transaction_bytes = bytes;
+        }
+        refuse_exclusive(get("MVSQLITE_CONCURRENCY"))?;
+        Ok(config)
+    }
+}
+
+fn bad<T>(variable: &'static str, problem: impl Into<String>) -> Result<T, ConfigError> {
+    Err(ConfigError {
+        variable,
+        problem: problem.into(),
+    })
+}
+
+fn servers(value: Option<String>) -> Result<Vec<Server>, ConfigError> {
+    const VARIABLE: &str = "MVSQLITE_DATA_PLANE";
+    let Some(value) = value else {
+        return bad(
+            VARIABLE,
+            "not set; set it to the data plane of mvstore, such as http://127.0.0.1:7000",
+        );
+    };
+    let entries = value.split(',').map(str::trim).filter(|e| !e.is_empty());
+    let servers: Vec<Server> = entries.map(server).collect::<Result<_, _>>()?;
+    if servers.is_empty() {
+        return bad(VARIABLE, format!("'{value}' names no server"));
+    }
+    Ok(servers)
+}
+
+fn server(entry: &str) -> Result<Server, ConfigError> {
+    const VARIABLE: &str = "MVSQLITE_DATA_PLANE";
+    if let Some(path) = entry.strip_prefix("unix:") {
+        return match path.starts_with('/') {
+            true => Ok(Server::Unix(path.into())),
+            false => bad(VARIABLE, format!("'{entry}': the path must begin with '/'")),
+        };
+    }
+    if entry.starts_with("https://") {
+        let problem = "TLS is not supported yet; use http:// or a Unix socket";
+        return bad(VARIABLE, format!("'{entry}': {problem}"));
+    }
+    let expected = "expected http://host:port or unix:/path";
+    let Some(rest) = entry.strip_prefix("http://") else {
+        return bad(VARIABLE, format!("'{entry}': {expected}"));
+    };
+    let authority = rest.trim_end_matches('/');
+    // A colon inside the brackets of an IPv6 address is not that of a port.
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => match port.parse() {
+            Ok(port) => (host, port),
+            Err(_) => return bad(VARIABLE, format!("'{entry}': '{port}' is not a port")),
+        },
+        _ => (authority, 80),
+    };
+    let legal = |c: char| c.is_ascii_alphanumeric() || "-._:[]%".contains(c);
+    if host.is_empty() || !host.chars().all(legal) {
+        return bad(VARIABLE, format!("'{entry}': {expected}"));
+    }
+    Ok(Server::Tcp {
+        host: host.to_owned(),
+        port,
+    })
+}
+
+fn name_map(value: &str) -> Result<BTreeMap<String, String>, ConfigError> {
+    const VARIABLE: &str = "MVSQLITE_DB_NAME_MAP";
+    let entries = value.split(',').map(str::trim).filter(|e| !e.is_empty());
+    entries
+        .map(|entry| match entry.split_once('=') {
+            Some((from, to)) if !from.is_empty() && !to.is_empty() => {
+                Ok((from.to_owned(), to.to_owned()))
+            }
+            _ => bad(VARIABLE, format!("'{entry}': expected file=namespace")),
+        })
+        .collect()
+}
+
+fn flag(variable: &'static str, value: Option<String>) -> Result<bool, ConfigError> {
+    match value.as_deref().map(str::trim) {
+        None | Some("0" | "false") => Ok(false),
+        Some("1" | "true") => Ok(true),
+        Some(other) => bad(variable, format!("'{other}': expected 1 or 0")),
+    }
+}
+
+fn number(
+    variable: &'static str,
+    get: impl Fn(&'static str) -> Option<String>,
+    min: u64,
+    max: u64,
+) -> Result<Option<u64>, ConfigError> {
+    let Some(value) = get(variable) else {
+        return Ok(None);
+    };
+    match value.trim().parse() {
+        Ok(number) if (min..=max).contains(&number) => Ok(Some(number)),
+        _ => bad(
+            variable,
+            format!("'{value}': expected a number from {min} to {max}"),
+        ),
+    }
+}
+
+fn page_size(value: Option<String>) -> Result<Option<u32>, ConfigError> {
+    let Some(value) = value else {
+        return Ok(None);
+    };
+    let valid =
+        |size: &u32| size.is_power_of_two() && (MIN_PAGE_SIZE..=MAX_PAGE_SIZE).contains(size);
+    match value.trim().parse().ok().filter(valid) {
+        Some(size) => Ok(Some(size)),
+        None => bad(
+            "MVSQLITE_SECTOR_SIZE",
+            format!("'{value}': expected a power of two from {MIN_PAGE_SIZE} to {MAX_PAGE_SIZE}"),
+        ),
+    }
+}
+
+/// A program that asks for the exclusive mode relies on COMMIT never failing: it must not get the
+/// optimistic one quietly.
+fn refuse_exclusive(value: Option<String>) -> Result<(), ConfigError> {
+    const VARIABLE: &str = "MVSQLITE_CONCURRENCY";
+    match value.as_deref().map(str::trim) {
+        None | Some("optimistic") => Ok(()),
+        Some("exclusive") => bad(VARIABLE, "'exclusive' is not supported yet"),
+        Some(other) => bad(VARIABLE, format!("'{other}': expected optimistic")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(variables: &[(&'static str, &str)]) -> Result<Config, ConfigError> {
+        let all: BTreeMap<_, _> = variables.iter().copied().collect();
+        Config::from_variables(|variable| all.get(variable).map(|value| (*value).to_owned()))
+    }
+
+    #[test]
+    fn the_data_plane_may_be_several_servers_of_either_kind() {
+        let value = "http://localhost:7000/, unix:/run/mv.sock,http://[::1]:80,http://db";
+        let config = parse(&[("MVSQLITE_DATA_PLANE", value)]).unwrap();
+        let tcp = |host: &str, port| Server::Tcp {
+            host: host.to_owned(),
+            port,
+        };
+        let expected = [
+            tcp("localhost", 7000),
+            Server::Unix("/run/mv.sock".into()),
+            tcp("[::1]", 80),
+            tcp("db", 80),
+        ];
+        assert_eq!(config.servers, expected);
+        assert_eq!(config.timeout, Duration::from_secs(10));
+        assert_eq!(config.cache_bytes, 5000 * 8192);
+    }
+
+    #[test]
+    fn a_map_and_its_flag_are_read() {
+        let config = parse(&[
+            ("MVSQLITE_DATA_PLANE", "http://x:1"),
+            ("MVSQLITE_DB_NAME_MAP", " /data/app.db=orders , a=b@latest,"),
+            ("MVSQLITE_ONLY_MAPPED", "1"),
+            ("MVSQLITE_PAGE_CACHE_SIZE", "0"),
+            ("MVSQLITE_SECTOR_SIZE", "4096"),
+        ])
+        .unwrap();
+        assert_eq!(config.name_map["/data/app.db"], "orders");
+        assert_eq!(config.name_map["a"], "b@latest");
+        assert!(config.only_mapped);
+        assert_eq!((config.cache_bytes, config.page_size), (0, 4096));
+    }
+
+    #[test]
+    fn malformed_variables_are_refused_with_what_is_expected() {
+        let cases = [
+            ("MVSQLITE_DATA_PLANE", " ", "not set"),
+            ("MVSQLITE_DATA_PLANE", "https://x", "TLS is not supported"),
+            ("MVSQLITE_DATA_PLANE", "x:7000", "expected http://"),
+            ("MVSQLITE_DATA_PLANE", "http://x:y", "'y' is not a port"),
+            ("MVSQLITE_DATA_PLANE", "http://a b:1", "expected http://"),
+            ("MVSQLITE_DATA_PLANE", "unix:sock", "must begin with '/'"),
+            ("MVSQLITE_DB_NAME_MAP", "a", "expected file=namespace"),
+            ("MVSQLITE_ONLY_MAPPED", "yes", "expected 1 or 0"),
+            ("MVSQLITE_HTTP_TIMEOUT_SECS", "0", "from 1 to"),
+            ("MVSQLITE_SECTOR_SIZE", "65536", "power of two"),
+            ("MVSQLITE_SECTOR_SIZE", "5000", "power of two"),
+            ("MVSQLITE_CONCURRENCY", "exclusive", "not supported yet"),
+        ];
+        for (variable, value, message) in cases {
+            let variables = [("MVSQLITE_DATA_PLANE", "http://x:1"), (variable, value)];
+            let error = parse(&variables).expect_err(value);
+            assert_eq!(error.variable, variable);
+            assert!(error.problem.contains(message), "{error}");
+        }
+    }
+}
