@@ -1,0 +1,83 @@
+# mvSQLite: `make demo` to try it, `make test` to check everything, `make help` for the steps.
+#
+# What is written where: binaries into cargo's target directory (./target, or CARGO_TARGET_DIR);
+# what only the tests need and takes long to fetch or build into MVSQLITE_CACHE; missing Debian
+# packages are installed by scripts/install-packages.sh, which says so.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules
+
+# rustup leaves cargo here, which not every non-login shell looks through.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+CARGO ?= cargo
+
+MVSQLITE_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/mvsqlite
+export MVSQLITE_CACHE
+
+RELEASE := $(abspath $(or $(CARGO_TARGET_DIR),target))/release
+# What the demo and tests/e2e run: the files a user gets.
+export MVSTORE := $(RELEASE)/mvstore
+export MVSQLITE_PRELOAD := $(RELEASE)/libmvsqlite_preload.so
+
+SPEEDTEST1 := $(MVSQLITE_CACHE)/speedtest1/speedtest1
+NEWEST_SQLITE := $(MVSQLITE_CACHE)/newest-sqlite/libsqlite3.so.0
+export MVSQLITE_SPEEDTEST1 := $(SPEEDTEST1)
+export MVSQLITE_NEWEST_SQLITE := $(dir $(NEWEST_SQLITE))
+
+# e2e tests run processes of their own; two at a time keep two cores busy.
+E2E_THREADS ?= 2
+
+.PHONY: help
+help: ## Lists the steps
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: install-demo release ## A sqlite3 shell on a versioned database; without a terminal, a short tour
+	@scripts/demo.sh
+
+.PHONY: test
+test: install-test lint test-unit test-e2e ## Installs what is missing and runs every check there is
+	@echo "make test: everything passed"
+
+.PHONY: release
+release: ## Builds mvstore and libmvsqlite_preload.so as a user gets them
+	$(CARGO) build --release --locked -p mvstore -p mvsqlite-preload
+
+.PHONY: lint
+lint: ## Formatting, clippy without warnings, licences and advisories if cargo-deny is there
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	@if $(CARGO) deny --version >/dev/null 2>&1; then $(MAKE) --no-print-directory deny; \
+	 else echo "cargo-deny is not installed: deny.toml is not checked"; fi
+
+.PHONY: deny
+deny: ## Licences, advisories, bans and sources of all dependencies (needs cargo-deny)
+	$(CARGO) deny --locked check
+
+.PHONY: test-unit
+test-unit: ## Unit, property and integration tests of every crate
+	$(CARGO) test --workspace --exclude mvsqlite-e2e --locked
+
+.PHONY: test-e2e
+test-e2e: release $(SPEEDTEST1) $(NEWEST_SQLITE) ## Real processes: store, sqlite3, Python, speedtest1
+	$(CARGO) test -p mvsqlite-e2e --locked -- --show-output --test-threads $(E2E_THREADS)
+
+.PHONY: speedtest1
+speedtest1: release $(SPEEDTEST1) ## SQLite's own speedtest1 on a file and over the preload library
+	$(CARGO) test -p mvsqlite-e2e --locked --test speedtest -- --show-output
+
+$(SPEEDTEST1): scripts/build-speedtest1.sh
+	scripts/build-speedtest1.sh $(dir $@)
+
+$(NEWEST_SQLITE): scripts/build-newest-sqlite.sh Cargo.lock
+	scripts/build-newest-sqlite.sh $(dir $@)
+
+.PHONY: install-demo
+install-demo: ## Installs the Debian packages that the demo needs, if any are missing
+	@scripts/install-packages.sh demo
+
+.PHONY: install-test
+install-test: ## Installs what the tests need, if anything is missing
+	@scripts/install-packages.sh test
