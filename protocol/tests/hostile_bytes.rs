@@ -1,6 +1,8 @@
 //! Bytes from a hostile peer: every decoder answers with a message or an error, none panics, and
 //! none takes memory for a length that is only claimed.
 
+#![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
+
 use mvsqlite_protocol::v2::{
     BeginReply, BeginRequest, CommitReply, CommitRequest, KnownState, ReadRequest, ResolveReply,
     ResolveRequest, SettleReply, SettleRequest, StageRef, StageReply, StageRequest, decode,

@@ -7,6 +7,8 @@
 //! bytes, `\xc0` nil, `\xc2` false, `\xc3` true, `\xc4 len` bytes, `\xcc`/`\xcd`/`\xce`/`\xcf`
 //! unsigned integers of 1/2/4/8 bytes big-endian, `\x00`-`\x7f` a small integer as itself.
 
+#![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
+
 use std::fmt::Debug;
 
 use mvsqlite_protocol::v2::{
