@@ -15,6 +15,8 @@ pub const CONTENT_TYPE: &str = "application/problem+json";
 pub enum Code {
     /// The body, a header or the path is not what the call takes.
     Malformed,
+    /// This caller may not do that.
+    Forbidden,
     /// No such path.
     NotFound,
     /// There is no namespace of this key.
@@ -61,6 +63,7 @@ impl Code {
     pub fn status(self) -> u16 {
         match self {
             Self::Malformed | Self::BadPages => 400,
+            Self::Forbidden => 403,
             Self::NotFound | Self::NamespaceNotFound | Self::VersionUnknown => 404,
             Self::Conflict | Self::NamespaceExists | Self::Aborted => 409,
             Self::NamespaceChanged | Self::SnapshotTooOld | Self::StageInvalid => 410,
