@@ -5,9 +5,15 @@
 //! | [`kv`] | the ordered transactional key-value contract, and its engines |
 //! | [`store`] | versioned pages over it: what the HTTP server calls |
 //! | [`error`] | why the store refuses, and how that reads on the wire |
+//! | [`http`] | the listeners: data plane, admin API, health |
+//! | [`daemon`] | the process: engine, store, listeners, tasks, shutdown |
+//! | [`config`] | its flags and environment variables |
 //! | [`environment`] | time and randomness, behind seams |
 
+pub mod config;
+pub mod daemon;
 pub mod environment;
 pub mod error;
+pub mod http;
 pub mod kv;
 pub mod store;

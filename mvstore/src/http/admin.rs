@@ -1,0 +1,248 @@
+//! The admin API: the original's paths, status codes and texts.
+//!
+//! As in the original the method and the content type are ignored, refusals are lines of text, and
+//! a body that is not the JSON it should be is answered with 500.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, Request, State};
+use axum::http::{Extensions, HeaderValue, StatusCode, header::CONTENT_TYPE};
+use axum::response::{IntoResponse, Response};
+use axum::routing::any;
+use axum::{Json, Router};
+use futures_util::stream;
+use mvsqlite_protocol::admin::{CreateNamespace, ListedNamespace, NamespaceByKey, RenameNamespace};
+use mvsqlite_protocol::{Code, NamespaceKey};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use tokio::time::Instant;
+use tracing::{error, info};
+
+use super::body::ADMIN_BODY;
+use super::reply::Refusal;
+use super::{Shared, health};
+
+/// Namespaces in one piece of a list.
+const LIST_BATCH: usize = 1000;
+
+pub(super) fn router(server: Arc<Shared>) -> Router {
+    Router::new()
+        .route("/api/create_namespace", any(create_namespace))
+        .route("/api/rename_namespace", any(rename_namespace))
+        .route("/api/delete_namespace", any(delete_namespace))
+        .route("/api/list_namespace", any(list_namespace))
+        .route("/api/stat_namespace", any(stat_namespace))
+        .route("/api/truncate_namespace", any(not_served_yet))
+        .route("/api/delete_unreferenced_content", any(not_served_yet))
+        .merge(health::routes())
+        .fallback(|| async { StatusCode::NOT_FOUND })
+        .with_state(server)
+}
+
+/// A refusal as a line of text.
+struct TextRefusal(Refusal);
+
+impl<E: Into<Refusal>> From<E> for TextRefusal {
+    fn from(error: E) -> Self {
+        Self(error.into())
+    }
+}
+
+impl IntoResponse for TextRefusal {
+    fn into_response(self) -> Response {
+        self.0.into_text()
+    }
+}
+
+type Answer = Result<Response, TextRefusal>;
+type Server = State<Arc<Shared>>;
+
+/// A call that has arrived whole.
+struct Call<Q> {
+    message: Q,
+    deadline: Instant,
+    extensions: Extensions,
+}
+
+impl<Q: DeserializeOwned> Call<Q> {
+    async fn receive(server: &Shared, request: Request<Body>) -> Result<Self, Refusal> {
+        let deadline = server.deadline();
+        let (parts, body) = request.into_parts();
+        let extensions = parts.extensions.clone();
+        let request = Request::from_parts(parts, body);
+        let received = server.receive(request, ADMIN_BODY, deadline).await?;
+        let message = serde_json::from_slice(&received.bytes).map_err(|error| {
+            Refusal::malformed(format!(
+                "the body is not the JSON that is expected: {error}"
+            ))
+            .with_status(StatusCode::INTERNAL_SERVER_ERROR)
+        })?;
+        Ok(Self {
+            message,
+            deadline,
+            extensions,
+        })
+    }
+}
+
+fn namespace_key(key: String) -> Result<NamespaceKey, Refusal> {
+    key.try_into().map_err(Refusal::malformed)
+}
+
+async fn create_namespace(State(server): Server, request: Request) -> Answer {
+    let call = Call::<CreateNamespace>::receive(&server, request).await?;
+    if call.message.overlay_base.is_some() {
+        return Err(unserved("forks (overlay_base) are not served yet").into());
+    }
+    let key = namespace_key(call.message.key)?;
+    let store = Arc::clone(&server.store);
+    let work = async move {
+        let id = store.create_namespace(&key).await?;
+        info!(%key, %id, "namespace created");
+        Ok(())
+    };
+    let (deadline, extensions) = (call.deadline, &call.extensions);
+    let done = server.write(
+        "create_namespace",
+        deadline,
+        extensions,
+        Code::Timeout,
+        work,
+    );
+    match done.await {
+        Ok(()) => Ok((StatusCode::CREATED, "created\n").into_response()),
+        Err(refusal) => Err(as_the_original_says(refusal).into()),
+    }
+}
+
+async fn rename_namespace(State(server): Server, request: Request) -> Answer {
+    let call = Call::<RenameNamespace>::receive(&server, request).await?;
+    let old = namespace_key(call.message.old_key)?;
+    let new = namespace_key(call.message.new_key)?;
+    let store = Arc::clone(&server.store);
+    let work = async move {
+        store.rename_namespace(&old, &new).await?;
+        info!(%old, %new, "namespace renamed");
+        Ok(())
+    };
+    let (deadline, extensions) = (call.deadline, &call.extensions);
+    let done = server.write(
+        "rename_namespace",
+        deadline,
+        extensions,
+        Code::Timeout,
+        work,
+    );
+    match done.await {
+        Ok(()) => Ok("renamed\n".into_response()),
+        Err(refusal) => Err(as_the_original_says(refusal).into()),
+    }
+}
+
+async fn delete_namespace(State(server): Server, request: Request) -> Answer {
+    let call = Call::<NamespaceByKey>::receive(&server, request).await?;
+    let key = namespace_key(call.message.key)?;
+    let store = Arc::clone(&server.store);
+    let work = async move {
+        store.delete_namespace(&key).await?;
+        info!(%key, "namespace deleted");
+        Ok(())
+    };
+    let (deadline, extensions) = (call.deadline, &call.extensions);
+    let done = server.write(
+        "delete_namespace",
+        deadline,
+        extensions,
+        Code::Timeout,
+        work,
+    );
+    done.await?;
+    Ok("deleted\n".into_response())
+}
+
+async fn stat_namespace(State(server): Server, request: Request) -> Answer {
+    let call = Call::<NamespaceByKey>::receive(&server, request).await?;
+    let key = namespace_key(call.message.key)?;
+    let work = server.store.stat_namespace(&key);
+    let stat = server.read("stat_namespace", call.deadline, work).await?;
+    Ok(Json(stat).into_response())
+}
+
+#[derive(Deserialize)]
+struct Prefix {
+    #[serde(default)]
+    prefix: String,
+}
+
+/// One line of JSON a namespace, in byte order of their keys, read from the store as they are sent.
+async fn list_namespace(
+    State(server): Server,
+    query: Result<Query<Prefix>, QueryRejection>,
+) -> Answer {
+    let Query(Prefix { prefix }) = query.map_err(|error| Refusal::malformed(error.body_text()))?;
+    // The first batch is read before the status is sent, so that a store that is down is a 503.
+    let first = list_batch(&server, &prefix, None).await?;
+    let start = Some((None, Some(first)));
+    let batches = stream::unfold(start, move |state| {
+        let (server, prefix) = (Arc::clone(&server), prefix.clone());
+        async move {
+            let (after, ready): (Option<String>, _) = state?;
+            let batch = match ready {
+                Some(batch) => Ok(batch),
+                None => list_batch(&server, &prefix, after.as_deref()).await,
+            };
+            Some(match batch {
+                Ok(batch) => {
+                    let full = batch.len() == LIST_BATCH;
+                    let last = batch.last().filter(|_| full);
+                    let next = last.map(|last| (Some(last.nskey.clone()), None));
+                    (lines(&batch), next)
+                }
+                Err(refusal) => {
+                    // The status is sent already: the body ends before its end.
+                    error!(?refusal, "a list of namespaces broke off");
+                    (Err("the list broke off".to_owned()), None)
+                }
+            })
+        }
+    });
+    let content_type = HeaderValue::from_static("application/x-ndjson");
+    Ok(([(CONTENT_TYPE, content_type)], Body::from_stream(batches)).into_response())
+}
+
+async fn list_batch(
+    server: &Shared,
+    prefix: &str,
+    after: Option<&str>,
+) -> Result<Vec<ListedNamespace>, Refusal> {
+    let work = server.store.list_namespaces(prefix, after, LIST_BATCH);
+    server.read("list_namespace", server.deadline(), work).await
+}
+
+fn lines(batch: &[ListedNamespace]) -> Result<String, String> {
+    let mut text = String::new();
+    for namespace in batch {
+        text += &serde_json::to_string(namespace).map_err(|error| error.to_string())?;
+        text.push('\n');
+    }
+    Ok(text)
+}
+
+async fn not_served_yet(request: Request) -> TextRefusal {
+    unserved(format!("{} is not served yet", request.uri().path())).into()
+}
+
+fn unserved(detail: impl Into<String>) -> Refusal {
+    Refusal::new(Code::NotFound, detail).with_status(StatusCode::NOT_IMPLEMENTED)
+}
+
+/// The original's status and words where they differ from ours.
+fn as_the_original_says(refusal: Refusal) -> Refusal {
+    if refusal.code() == Code::NamespaceExists {
+        return Refusal::new(Code::NamespaceExists, "this key already exists")
+            .with_status(StatusCode::UNPROCESSABLE_ENTITY);
+    }
+    refusal
+}

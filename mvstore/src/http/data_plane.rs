@@ -1,0 +1,201 @@
+//! The data plane: protocol v2, and the original's `/time2version`.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::path::Path;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Query, Request, State};
+use axum::http::{Extensions, Method, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, post};
+use mvsqlite_protocol::v2::{
+    BeginRequest, CommitRequest, ReadRequest, ResolveRequest, SettleRequest, StageRequest, decode,
+};
+use mvsqlite_protocol::{Code, NamespaceKey};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use tokio::time::Instant;
+
+use super::body::{Charge, Received};
+use super::reply::{Refusal, message, page_images};
+use super::{Shared, exchange, health};
+
+pub(super) fn router(server: Arc<Shared>) -> Router {
+    Router::new()
+        .route("/v2/ns/{key}/begin", post(begin))
+        .route("/v2/ns/{key}/resolve", post(resolve))
+        .route("/v2/ns/{key}/read", post(read))
+        .route("/v2/ns/{key}/stage", post(stage))
+        .route("/v2/ns/{key}/commit", post(commit))
+        .route("/v2/ns/{key}/settle", post(settle))
+        .route("/time2version", any(time_to_version))
+        .merge(health::routes())
+        .fallback(|uri: Uri| async move { exchange::not_found(&uri) })
+        .method_not_allowed_fallback(|method: Method, uri: Uri| async move {
+            let allowed = if health::is_health(uri.path()) {
+                "GET"
+            } else {
+                "POST"
+            };
+            exchange::method_not_allowed(&method, allowed)
+        })
+        .with_state(server)
+}
+
+/// The key of a path, percent-decoded.
+type Key = Result<Path<String>, PathRejection>;
+
+/// A call that has arrived whole.
+struct Call<Q> {
+    key: NamespaceKey,
+    message: Q,
+    deadline: Instant,
+    extensions: Extensions,
+    /// The memory of the body, which is the message's now.
+    charge: Charge,
+}
+
+impl<Q: DeserializeOwned> Call<Q> {
+    async fn receive(
+        server: &Shared,
+        key: Key,
+        request: Request<Body>,
+        body_limit: u64,
+    ) -> Result<Self, Refusal> {
+        let deadline = server.deadline();
+        let Path(key) = key.map_err(|error| Refusal::malformed(error.body_text()))?;
+        let key = NamespaceKey::try_from(key).map_err(Refusal::malformed)?;
+        let (parts, body) = request.into_parts();
+        let extensions = parts.extensions.clone();
+        let request = Request::from_parts(parts, body);
+        let Received { bytes, charge } = server.receive(request, body_limit, deadline).await?;
+        let message = decode(&bytes).map_err(Refusal::malformed)?;
+        Ok(Self {
+            key,
+            message,
+            deadline,
+            extensions,
+            charge,
+        })
+    }
+}
+
+type Answer = Result<Response, Refusal>;
+type Server = State<Arc<Shared>>;
+
+async fn begin(State(server): Server, key: Key, request: Request) -> Answer {
+    let limit = server.budget.bodies.small;
+    let call = Call::<BeginRequest>::receive(&server, key, request, limit).await?;
+    let work = server.store.begin(&call.key, call.message);
+    message(&server.read("begin", call.deadline, work).await?)
+}
+
+async fn resolve(State(server): Server, key: Key, request: Request) -> Answer {
+    let limit = server.budget.bodies.small;
+    let call = Call::<ResolveRequest>::receive(&server, key, request, limit).await?;
+    let work = server.store.resolve(&call.key, call.message);
+    message(&server.read("resolve", call.deadline, work).await?)
+}
+
+async fn read(State(server): Server, key: Key, request: Request) -> Answer {
+    let limit = server.budget.bodies.read;
+    let call = Call::<ReadRequest>::receive(&server, key, request, limit).await?;
+    let limits = server.store.limits();
+    let pages = &call.message.pages;
+    let reserved = server.budget.reserve_reply(pages, &limits, call.deadline);
+    let mut charge = reserved.await?;
+    let work = server.store.read(&call.key, call.message);
+    let images = server.read("read", call.deadline, work).await?;
+    let bytes = images.iter().filter_map(|image| image.data.as_ref());
+    charge.shrink_to(bytes.map(|data| data.len() as u64).sum());
+    page_images(images, charge)
+}
+
+async fn stage(State(server): Server, key: Key, request: Request) -> Answer {
+    let limit = server.budget.bodies.stage;
+    let call = Call::<StageRequest>::receive(&server, key, request, limit).await?;
+    let Call {
+        key,
+        message: batch,
+        deadline,
+        extensions,
+        charge,
+    } = call;
+    let store = Arc::clone(&server.store);
+    let work = async move {
+        let _charge = charge;
+        store.stage(&key, batch).await
+    };
+    message(
+        &server
+            .write("stage", deadline, &extensions, Code::Timeout, work)
+            .await?,
+    )
+}
+
+async fn commit(State(server): Server, key: Key, request: Request) -> Answer {
+    let limit = server.budget.bodies.commit;
+    let call = Call::<CommitRequest>::receive(&server, key, request, limit).await?;
+    let Call {
+        key,
+        message: transaction,
+        deadline,
+        extensions,
+        charge,
+    } = call;
+    let store = Arc::clone(&server.store);
+    let work = async move {
+        let _charge = charge;
+        store.commit(&key, transaction).await
+    };
+    let unknown = Code::OutcomeUnknown;
+    message(
+        &server
+            .write("commit", deadline, &extensions, unknown, work)
+            .await?,
+    )
+}
+
+async fn settle(State(server): Server, key: Key, request: Request) -> Answer {
+    let limit = server.budget.bodies.small;
+    let call = Call::<SettleRequest>::receive(&server, key, request, limit).await?;
+    let Call {
+        key,
+        message: which,
+        deadline,
+        extensions,
+        ..
+    } = call;
+    let store = Arc::clone(&server.store);
+    let work = async move { store.settle(&key, which).await };
+    let unknown = Code::OutcomeUnknown;
+    message(
+        &server
+            .write("settle", deadline, &extensions, unknown, work)
+            .await?,
+    )
+}
+
+#[derive(Deserialize)]
+struct Time {
+    t: u64,
+}
+
+/// The original's clients end their process at a refusal below 500, so whatever is wrong is a 500
+/// here.
+async fn time_to_version(State(server): Server, uri: Uri) -> Response {
+    let Ok(Query(Time { t })) = Query::<Time>::try_from_uri(&uri) else {
+        let reason = "expected ?t=SECONDS, a time in whole seconds since 1970\n";
+        return (StatusCode::INTERNAL_SERVER_ERROR, reason).into_response();
+    };
+    let work = server.store.time_to_version(t);
+    match server.read("time2version", server.deadline(), work).await {
+        Ok(bracket) => axum::Json(bracket).into_response(),
+        Err(refusal) if refusal.status().is_server_error() => refusal.into_response(),
+        Err(refusal) => refusal
+            .with_status(StatusCode::INTERNAL_SERVER_ERROR)
+            .into_response(),
+    }
+}
