@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use mvsqlite_protocol::DatabaseName;
+use mvsqlite_protocol::name::NameError;
 use mvsqlite_protocol::page::{MAX_PAGE_SIZE, MIN_PAGE_SIZE};
 
 /// Where a server of the data plane listens.
@@ -106,6 +108,23 @@ impl Config {
         }
         refuse_exclusive(get("MVSQLITE_CONCURRENCY"))?;
         Ok(config)
+    }
+
+    /// Which database a program means by a file name.
+    ///
+    /// `None`: none of ours but an ordinary file, a temporary or an in-memory database. A name in
+    /// the map stands for what it is mapped to, whether given as it is there or as another
+    /// spelling of the same absolute path. With [`Config::only_mapped`] nothing else is ours,
+    /// without it everything is.
+    pub fn target(&self, name: &str) -> Option<Result<DatabaseName, NameError>> {
+        if name.is_empty() || name == ":memory:" {
+            return None;
+        }
+        match self.name_map.get(name) {
+            Some(target) => Some(target.parse()),
+            None if self.only_mapped => None,
+            None => Some(name.parse()),
+        }
     }
 }
 

@@ -50,21 +50,8 @@ impl Environment {
         &self.config
     }
 
-    /// Which database a program means by a file name.
-    ///
-    /// `None`: none of ours but an ordinary file, a temporary or an in-memory database. A name in
-    /// the map stands for what it is mapped to, whether given as it is there or as another
-    /// spelling of the same absolute path. With [`Config::only_mapped`] nothing else is ours,
-    /// without it everything is.
+    /// Which database a program means by a file name: [`Config::target`].
     pub fn target(&self, name: &str) -> Option<Result<DatabaseName, NameError>> {
-        if name.is_empty() || name == ":memory:" {
-            return None;
-        }
-        let mapped = self.config.name_map.get(name);
-        match mapped {
-            Some(target) => Some(target.parse()),
-            None if self.config.only_mapped => None,
-            None => Some(name.parse()),
-        }
+        self.config.target(name)
     }
 }

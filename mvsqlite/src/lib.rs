@@ -24,3 +24,4 @@ pub use database::{
     ConnectionId, DatabaseFile, Error, LockLevel, OpenOptions, Pragma, Read, SqliteCode,
 };
 pub use environment::Environment;
+pub use per_process::PerProcess;

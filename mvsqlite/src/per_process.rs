@@ -14,13 +14,14 @@ struct Owned<T> {
 }
 
 /// A value per process, made anew after `fork`.
-pub(crate) struct PerProcess<T> {
+pub struct PerProcess<T> {
     current: ArcSwap<Owned<T>>,
     make: Box<dyn Fn() -> T + Send + Sync>,
 }
 
 impl<T> PerProcess<T> {
-    pub(crate) fn new(process: u32, make: impl Fn() -> T + Send + Sync + 'static) -> Self {
+    /// Makes the first value, for the process `process`; `make` makes those of its children.
+    pub fn new(process: u32, make: impl Fn() -> T + Send + Sync + 'static) -> Self {
         let first = Owned {
             process,
             value: Arc::new(make()),
@@ -32,7 +33,7 @@ impl<T> PerProcess<T> {
     }
 
     /// The value of this process.
-    pub(crate) fn get(&self, process: u32) -> Arc<T> {
+    pub fn get(&self, process: u32) -> Arc<T> {
         let seen = self.current.load_full();
         if seen.process == process {
             return Arc::clone(&seen.value);
