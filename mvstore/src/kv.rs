@@ -27,6 +27,7 @@
 
 pub mod clock;
 pub mod conflict;
+pub mod embedded;
 pub mod faults;
 pub mod memory;
 mod request;

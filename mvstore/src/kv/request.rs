@@ -304,6 +304,18 @@ impl Draft {
 }
 
 impl CommitRequest {
+    /// Bytes of values that it sets: 0 for one that only removes and counts.
+    pub(super) fn bytes_set(&self) -> u64 {
+        self.mutations
+            .iter()
+            .map(|mutation| match mutation {
+                Mutation::Set { value, .. } | Mutation::StampKey { value, .. } => value.len(),
+                Mutation::StampValue { value, .. } => value.len(),
+                Mutation::Clear { .. } | Mutation::ClearRange { .. } | Mutation::Atomic { .. } => 0,
+            } as u64)
+            .sum()
+    }
+
     /// What others may not have read, now that the version is known.
     pub(super) fn take_write_conflicts(&mut self, version: Version) -> Vec<KeyRange> {
         let mut ranges = std::mem::take(&mut self.write_conflicts);

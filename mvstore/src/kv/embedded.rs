@@ -1,0 +1,478 @@
+//! The embedded engine: one process, one directory, durable.
+//!
+//! Reads are made where they are asked for, on the caller's thread, over a snapshot of the storage
+//! library: they mostly come from memory, and a hop to another thread would cost more than they do.
+//! Commits go to one thread ([`committer`]), which decides conflicts, shares an fsync among all
+//! that wait, and makes them visible in version order afterwards.
+//!
+//! Lock order: the two locks of [`Shared`] are held for moments and never together.
+//!
+//! It deliberately does not retry, does not batch by waiting, and does not go on after a failed
+//! write or fsync: what the disk holds is then unknown, and a restart finds out.
+
+mod committer;
+mod directory;
+mod group;
+mod journal;
+mod library;
+
+use std::fmt;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, mpsc};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use mvsqlite_protocol::{ReadVersion, Version};
+use tokio::sync::oneshot;
+
+use self::committer::{Committer, Job, Message};
+use self::directory::Directory;
+pub use self::directory::OpenError;
+use self::library::{Contents, Library, View, WriteError};
+use super::clock::{Clock, MonotonicClock};
+use super::conflict::WindowLimits;
+use super::request::{Draft, check_key, check_range};
+use super::{
+    Atomic, Engine, Freshness, Isolation, KeyRange, KvError, Limits, Pair, RangeOptions,
+    StampOffset, Transaction,
+};
+
+/// How an embedded engine is opened.
+#[derive(Debug, Clone)]
+pub struct EmbeddedOptions {
+    /// What a transaction may hold.
+    pub limits: Limits,
+    /// Bytes of memory for the library's cache of blocks and values; filled as reading goes on.
+    pub cache_bytes: u64,
+    /// Most bytes of keys in the conflict window.
+    pub window_bytes: usize,
+    /// Bytes of the file system that are left alone: with less than that free, commits that set
+    /// values are refused; commits that only remove things go on down to half of it. The library
+    /// needs room to rewrite its files, and does not survive running out of it.
+    pub reserve_bytes: u64,
+    /// Decides when a transaction is too old.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Default for EmbeddedOptions {
+    fn default() -> Self {
+        Self {
+            limits: Limits::EMBEDDED,
+            cache_bytes: 256 << 20,
+            window_bytes: 64 << 20,
+            // Two memtables of 64 MiB on their way to tables, a journal of 64 MiB, and as much
+            // again for a compaction.
+            reserve_bytes: 256 << 20,
+            clock: Arc::new(MonotonicClock::default()),
+        }
+    }
+}
+
+impl EmbeddedOptions {
+    fn window_limits(&self) -> WindowLimits {
+        WindowLimits {
+            age: self.limits.transaction_age,
+            bytes: self.window_bytes,
+        }
+    }
+}
+
+/// An engine over a directory that it has to itself. Dropping it without [`Self::close`] closes it
+/// too, but does not wait for that.
+pub struct EmbeddedEngine {
+    shared: Arc<Shared>,
+    inbox: Sender<Message>,
+    committer: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What the engine, its transactions and its committer share.
+struct Shared {
+    path: PathBuf,
+    options: EmbeddedOptions,
+    /// `None` once closed: a view keeps the library's files open.
+    published: RwLock<Option<Arc<Published>>>,
+    stopped: OnceLock<Stopped>,
+}
+
+/// The newest commits that are durable.
+struct Published {
+    version: ReadVersion,
+    view: View,
+}
+
+/// Why the engine serves no more.
+#[derive(Debug, Clone)]
+struct Stopped {
+    reason: String,
+}
+
+impl EmbeddedEngine {
+    /// Opens the directory, or makes it; blocks for as long as recovery takes.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`] says what is wrong with which directory and what to do.
+    pub fn open(path: impl AsRef<Path>, options: EmbeddedOptions) -> Result<Self, OpenError> {
+        let path = path.as_ref();
+        let directory = Directory::open(path, |draft| create(draft, options.cache_bytes))?;
+        let torn = journal::mend(&directory.database())?;
+        if torn > 0 {
+            tracing::info!(
+                directory = %path.display(), bytes = torn,
+                "cut off a commit that a crash interrupted"
+            );
+        }
+        let library = Library::open(&directory.database(), options.cache_bytes)?;
+        let newest = reserved(&library, path)?;
+        let ceiling = newest + committer::RESERVED;
+        reserve(&library, path, ceiling)?;
+        Self::start(directory, library, options, newest, ceiling)
+    }
+
+    fn start(
+        directory: Directory,
+        library: Library,
+        options: EmbeddedOptions,
+        newest: u64,
+        ceiling: u64,
+    ) -> Result<Self, OpenError> {
+        let path = directory.path().to_owned();
+        let shared = Arc::new(Shared {
+            path: path.clone(),
+            options,
+            published: RwLock::default(),
+            stopped: OnceLock::new(),
+        });
+        shared.publish(ReadVersion(newest), library.view());
+        let (inbox, messages) = mpsc::channel();
+        let committer = Committer::new(library, shared.clone(), newest, ceiling);
+        let left = shared.clone();
+        let thread = std::thread::Builder::new()
+            .name("kv-commit".to_owned())
+            .spawn(move || {
+                if catch_unwind(AssertUnwindSafe(|| committer.run(&messages))).is_err() {
+                    left.stop(Stopped::new("the commit thread panicked"));
+                }
+                left.set_published(None);
+                // Only now may another process have it.
+                drop(directory);
+            })
+            .map_err(OpenError::io("starting a thread for", &path))?;
+        Ok(Self {
+            shared,
+            inbox,
+            committer: Mutex::new(Some(thread)),
+        })
+    }
+
+    /// Commits what waits, closes the files and gives up the directory; blocks until that is done.
+    /// What is asked afterwards is [`KvError::Unavailable`]. Transactions that have read keep the
+    /// files open until they are dropped.
+    pub fn close(&self) {
+        drop(self.inbox.send(Message::Close));
+        let committer = self
+            .committer
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(committer) = committer {
+            drop(committer.join());
+        }
+    }
+}
+
+/// Makes a new database that holds nothing but its first reserved versions, and closes it.
+fn create(path: &Path, cache_bytes: u64) -> Result<(), OpenError> {
+    let library = Library::open(path, cache_bytes)?;
+    reserve(&library, path, committer::RESERVED)
+}
+
+/// Below which version everything was, or may have been, given out.
+fn reserved(library: &Library, path: &Path) -> Result<u64, OpenError> {
+    library
+        .view()
+        .ceiling()
+        .map_err(|error| OpenError::corrupt(path, error.to_string()))?
+        .ok_or_else(|| OpenError::corrupt(path, "the version ceiling is missing"))
+}
+
+fn reserve(library: &Library, path: &Path, ceiling: u64) -> Result<(), OpenError> {
+    library.write(Contents::new(), Some(ceiling)).map_err(
+        |(WriteError::Refused(reason) | WriteError::Unknown(reason))| {
+            OpenError::io("writing to", path)(io::Error::other(reason))
+        },
+    )
+}
+
+impl fmt::Debug for EmbeddedEngine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EmbeddedEngine")
+            .field("path", &self.shared.path)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Stopped {
+    fn new(reason: &str) -> Self {
+        Self {
+            reason: reason.to_owned(),
+        }
+    }
+
+    fn error(&self) -> KvError {
+        KvError::Unavailable {
+            reason: format!(
+                "writing failed earlier ({}), so the engine stopped; look at the disk and the kernel's log, then restart mvstore: it will recover",
+                self.reason
+            ),
+        }
+    }
+}
+
+impl Shared {
+    fn published(&self) -> Result<Arc<Published>, KvError> {
+        self.published
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+            .ok_or_else(|| self.closed())
+    }
+
+    fn publish(&self, version: ReadVersion, view: View) {
+        self.set_published(Some(Arc::new(Published { version, view })));
+    }
+
+    fn set_published(&self, published: Option<Arc<Published>>) {
+        let mut current = self
+            .published
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::replace(&mut *current, published);
+        drop(current);
+        // The last view of a moment lets go of it in the library: outside the lock.
+        drop(before);
+    }
+
+    /// The first reason stays.
+    fn stop(&self, stopped: Stopped) {
+        drop(self.stopped.set(stopped));
+    }
+
+    fn closed(&self) -> KvError {
+        KvError::Unavailable {
+            reason: format!("the store in {} is closed", self.path.display()),
+        }
+    }
+
+    fn check_running(&self) -> Result<(), KvError> {
+        match self.stopped.get() {
+            None => Ok(()),
+            Some(stopped) => Err(stopped.error()),
+        }
+    }
+
+    /// Whether a commit that sets so many bytes leaves the reserve alone.
+    fn check_space(&self, bytes_set: u64) -> Result<(), KvError> {
+        let reserve = self.options.reserve_bytes;
+        let needed = if bytes_set == 0 {
+            reserve / 2
+        } else {
+            // Once in the journal, once in the tree.
+            reserve.saturating_add(2 * bytes_set)
+        };
+        let free = match rustix::fs::statvfs(&self.path) {
+            Ok(status) => status.f_bavail.saturating_mul(status.f_frsize),
+            Err(error) => {
+                return Err(KvError::Unavailable {
+                    reason: format!("looking at {} failed: {error}", self.path.display()),
+                });
+            }
+        };
+        if free >= needed {
+            return Ok(());
+        }
+        Err(KvError::StorageFull {
+            reason: format!(
+                "{} bytes are free on the file system of {}, and {needed} are needed; make room, and writing goes on",
+                free,
+                self.path.display()
+            ),
+        })
+    }
+}
+
+#[async_trait]
+impl Engine for EmbeddedEngine {
+    fn begin(&self, _freshness: Freshness) -> Box<dyn Transaction> {
+        Box::new(EmbeddedTransaction {
+            shared: self.shared.clone(),
+            inbox: self.inbox.clone(),
+            started: OnceLock::new(),
+            draft: Draft::new(self.limits()),
+        })
+    }
+
+    fn limits(&self) -> Limits {
+        self.shared.options.limits
+    }
+
+    fn describe(&self) -> String {
+        format!("embedded in {}", self.shared.path.display())
+    }
+
+    async fn check(&self) -> Result<(), KvError> {
+        self.shared.check_running()?;
+        self.shared.check_space(1)
+    }
+
+    /// What the file system gave to the files, journals included.
+    fn physical_bytes(&self) -> Option<u64> {
+        allocated_bytes(&self.shared.path).ok()
+    }
+}
+
+fn allocated_bytes(directory: &Path) -> io::Result<u64> {
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        bytes += match entry.metadata() {
+            Ok(metadata) if metadata.is_dir() => allocated_bytes(&entry.path())?,
+            Ok(metadata) => metadata.blocks() * 512,
+            // Files come and go while the library works.
+            Err(_) => 0,
+        };
+    }
+    Ok(bytes)
+}
+
+struct EmbeddedTransaction {
+    shared: Arc<Shared>,
+    inbox: Sender<Message>,
+    started: OnceLock<Started>,
+    draft: Draft,
+}
+
+/// What a transaction reads, and since when.
+struct Started {
+    published: Arc<Published>,
+    at: Duration,
+}
+
+impl EmbeddedTransaction {
+    /// What it reads, chosen now if it was not before.
+    fn start(&self) -> Result<&Started, KvError> {
+        self.shared.check_running()?;
+        let now = self.shared.options.clock.now();
+        let started = match self.started.get() {
+            Some(started) => started,
+            None => {
+                let published = self.shared.published()?;
+                self.started.get_or_init(|| Started { published, at: now })
+            }
+        };
+        if now.saturating_sub(started.at) > self.shared.options.limits.transaction_age {
+            return Err(KvError::TooOld);
+        }
+        Ok(started)
+    }
+}
+
+#[async_trait]
+impl Transaction for EmbeddedTransaction {
+    async fn read_version(&self) -> Result<ReadVersion, KvError> {
+        Ok(self.start()?.published.version)
+    }
+
+    async fn get(&self, key: &[u8], isolation: Isolation) -> Result<Option<Bytes>, KvError> {
+        check_key(key, &self.shared.options.limits)?;
+        let value = self.start()?.published.view.get(key)?;
+        self.draft.note_get(key, isolation);
+        Ok(value)
+    }
+
+    async fn get_range(
+        &self,
+        range: &KeyRange,
+        options: RangeOptions,
+    ) -> Result<Vec<Pair>, KvError> {
+        if range.is_empty() {
+            return Ok(Vec::new());
+        }
+        check_range(range, &self.shared.options.limits)?;
+        let view = &self.start()?.published.view;
+        let pairs = view.get_range(range, options.limit, options.reverse)?;
+        self.draft.note_range(range, options, &pairs);
+        Ok(pairs)
+    }
+
+    fn set(&mut self, key: &[u8], value: &[u8]) {
+        self.draft.set(key, value);
+    }
+
+    fn clear(&mut self, key: &[u8]) {
+        self.draft.clear(key);
+    }
+
+    fn clear_range(&mut self, range: &KeyRange) {
+        self.draft.clear_range(range);
+    }
+
+    fn set_versionstamped_key(&mut self, key: &[u8], offset: StampOffset, value: &[u8]) {
+        self.draft.stamp_key(key, offset, value);
+    }
+
+    fn set_versionstamped_value(&mut self, key: &[u8], value: &[u8], offset: StampOffset) {
+        self.draft.stamp_value(key, value, offset);
+    }
+
+    fn atomic(&mut self, op: Atomic, key: &[u8], operand: &[u8]) {
+        self.draft.atomic(op, key, operand);
+    }
+
+    fn add_read_conflict(&mut self, range: &KeyRange) {
+        self.draft.add_read_conflict(range.clone());
+    }
+
+    fn add_write_conflict(&mut self, range: &KeyRange) {
+        self.draft.add_write_conflict(range);
+    }
+
+    fn next_write_without_conflict(&mut self) {
+        self.draft.next_write_without_conflict();
+    }
+
+    fn approximate_bytes(&self) -> u64 {
+        self.draft.approximate_bytes()
+    }
+
+    async fn commit(self: Box<Self>) -> Result<Version, KvError> {
+        if self.draft.is_read_only() {
+            let read = self.started.get().map(|started| started.published.version);
+            return Ok(Version::new(read.unwrap_or_default().0, 0));
+        }
+        let read_version = self.start()?.published.version;
+        let request = self.draft.finish()?;
+        // Its view is not needed any more, and keeps old versions alive.
+        drop(self.started);
+        let (answer, outcome) = oneshot::channel();
+        let job = Job {
+            read_version,
+            request,
+            answer,
+        };
+        self.inbox
+            .send(Message::Commit(Box::new(job)))
+            .map_err(|_| self.shared.closed())?;
+        outcome.await.unwrap_or_else(|_| {
+            Err(KvError::MaybeCommitted {
+                reason: "the commit thread ended without an answer".to_owned(),
+            })
+        })
+    }
+}
