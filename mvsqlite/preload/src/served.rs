@@ -1,0 +1,107 @@
+//! The SQLite libraries of this process that have the VFS.
+//!
+//! Each library gets it once, at its first open. Looking up takes no lock, so that a child forked
+//! while another thread opens its first database can go on; only registering does.
+
+use std::ptr;
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use mvsqlite::{Config, ConfigError, Environment};
+use mvsqlite_vfs::{Api, Vfs};
+
+use crate::scope::Scope;
+
+/// What is known about the library of a caller.
+#[derive(Clone, Copy)]
+pub(crate) enum Served {
+    /// mvSQLite is not wanted in this process.
+    Not,
+    /// It has the VFS.
+    By(&'static Vfs),
+    /// mvSQLite is wanted, and this library cannot have it.
+    Unusable,
+}
+
+/// More SQLite libraries than any process was seen to have.
+const LIBRARIES: usize = 8;
+
+/// A library, told by the address of its `sqlite3_vfs_register`, and its VFS if it took one.
+type Entry = (usize, Option<&'static Vfs>);
+
+static ENTRIES: [OnceLock<Entry>; LIBRARIES] = [const { OnceLock::new() }; LIBRARIES];
+static REGISTERING: Mutex<()> = Mutex::new(());
+
+/// Gives the library behind a scope the VFS, if it is wanted and not there yet.
+pub(crate) fn serve(scope: &Scope) -> Served {
+    let Some(register) = scope.find(c"sqlite3_vfs_register") else {
+        return if wanted() {
+            Served::Unusable
+        } else {
+            Served::Not
+        };
+    };
+    let library = register.as_ptr().addr();
+    if let Some(known) = known(library) {
+        return known;
+    }
+    if !wanted() {
+        return Served::Not;
+    }
+    let _one_at_a_time = REGISTERING.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(known) = known(library) {
+        return known;
+    }
+    silence_panics();
+    let vfs = register_with(scope);
+    // Without a free entry the library goes unserved, and is refused again at its next open.
+    let free = ENTRIES.iter().find(|entry| entry.get().is_none());
+    match free.map(|entry| entry.set((library, vfs))) {
+        Some(Ok(())) => vfs.map_or(Served::Unusable, Served::By),
+        _ => Served::Unusable,
+    }
+}
+
+fn known(library: usize) -> Option<Served> {
+    let entries = ENTRIES.iter().filter_map(OnceLock::get);
+    let (_, vfs) = entries
+        .into_iter()
+        .find(|(address, _)| *address == library)?;
+    Some(vfs.map_or(Served::Unusable, Served::By))
+}
+
+/// Whether any variable of ours is set: with one, a mistake in another must not go unnoticed.
+fn wanted() -> bool {
+    std::env::vars_os()
+        .any(|(name, value)| name.as_encoded_bytes().starts_with(b"MVSQLITE_") && !value.is_empty())
+}
+
+fn register_with(scope: &Scope) -> Option<&'static Vfs> {
+    // SAFETY: the symbols of one SQLite library, which stays loaded as its handle is never closed.
+    let api = unsafe {
+        Api::from_symbols(|symbol| {
+            scope
+                .find(symbol)
+                .map_or(ptr::null(), |address| address.as_ptr().cast_const())
+        })
+    };
+    let environment = Environment::from_env().map_err(|error| (error, names_alone()));
+    Vfs::register(api.ok()?, environment, true).ok()
+}
+
+/// Which names are ours, with everything else of the configuration left out: an ordinary file must
+/// open even if the store's address is wrong.
+fn names_alone() -> Option<Config> {
+    let config: Result<Config, ConfigError> = Config::from_variables(|variable| match variable {
+        "MVSQLITE_DATA_PLANE" => Some("http://nowhere".to_owned()),
+        "MVSQLITE_DB_NAME_MAP" | "MVSQLITE_ONLY_MAPPED" => std::env::var(variable).ok(),
+        _ => None,
+    });
+    config.ok()
+}
+
+/// A panic is caught, logged as a failure of its call and ends nothing; the usual report on the
+/// host's standard error is not ours to make. The hook is that of this library's own copy of Rust's
+/// runtime: a host written in Rust keeps its hook.
+fn silence_panics() {
+    std::panic::set_hook(Box::new(|_| {}));
+}

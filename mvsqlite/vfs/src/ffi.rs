@@ -1,0 +1,199 @@
+//! The part of SQLite's C ABI that a VFS needs, written down from `sqlite3.h` (3.40 to 3.54).
+//!
+//! SQLite guarantees these layouts: structures only ever grow at their end, announced by
+//! `iVersion`, and constants never change. Only definitions live here, no logic; the sizes are
+//! asserted at compile time. Nothing in this file makes the linker look for SQLite.
+
+#![allow(non_camel_case_types, reason = "SQLite's own names")]
+
+use std::ffi::{c_char, c_double, c_int, c_void};
+
+/// A database connection; opaque.
+#[repr(C)]
+pub struct sqlite3 {
+    _opaque: [u8; 0],
+}
+
+/// The call of an SQL function; opaque.
+#[repr(C)]
+pub struct sqlite3_context {
+    _opaque: [u8; 0],
+}
+
+/// An SQL value; opaque.
+#[repr(C)]
+pub struct sqlite3_value {
+    _opaque: [u8; 0],
+}
+
+/// SQLite's view of an open file: a VFS appends fields of its own.
+#[repr(C)]
+pub struct sqlite3_file {
+    /// Null until the file is open.
+    pub methods: *const sqlite3_io_methods,
+}
+
+/// `int (*)(sqlite3_file*)`, the shape of several methods.
+pub type FileMethod = unsafe extern "C" fn(*mut sqlite3_file) -> c_int;
+
+/// The methods of an open file, version 2: shared memory is present as null pointers, and there is
+/// no `xFetch`, so that SQLite never tries to map a file of ours.
+#[repr(C)]
+#[allow(missing_docs, reason = "named and documented by SQLite")]
+pub struct sqlite3_io_methods {
+    pub version: c_int,
+    pub close: Option<FileMethod>,
+    pub read: Option<unsafe extern "C" fn(*mut sqlite3_file, *mut c_void, c_int, i64) -> c_int>,
+    pub write: Option<unsafe extern "C" fn(*mut sqlite3_file, *const c_void, c_int, i64) -> c_int>,
+    pub truncate: Option<unsafe extern "C" fn(*mut sqlite3_file, i64) -> c_int>,
+    pub sync: Option<unsafe extern "C" fn(*mut sqlite3_file, c_int) -> c_int>,
+    pub file_size: Option<unsafe extern "C" fn(*mut sqlite3_file, *mut i64) -> c_int>,
+    pub lock: Option<unsafe extern "C" fn(*mut sqlite3_file, c_int) -> c_int>,
+    pub unlock: Option<unsafe extern "C" fn(*mut sqlite3_file, c_int) -> c_int>,
+    pub check_reserved_lock: Option<unsafe extern "C" fn(*mut sqlite3_file, *mut c_int) -> c_int>,
+    pub file_control: Option<unsafe extern "C" fn(*mut sqlite3_file, c_int, *mut c_void) -> c_int>,
+    pub sector_size: Option<FileMethod>,
+    pub device_characteristics: Option<FileMethod>,
+    pub shm_map: Option<
+        unsafe extern "C" fn(*mut sqlite3_file, c_int, c_int, c_int, *mut *mut c_void) -> c_int,
+    >,
+    pub shm_lock: Option<unsafe extern "C" fn(*mut sqlite3_file, c_int, c_int, c_int) -> c_int>,
+    pub shm_barrier: Option<unsafe extern "C" fn(*mut sqlite3_file)>,
+    pub shm_unmap: Option<unsafe extern "C" fn(*mut sqlite3_file, c_int) -> c_int>,
+}
+
+/// A function of unknown type, as `xDlSym` and the system-call table give it.
+pub type AnyFunction = Option<unsafe extern "C" fn()>;
+
+/// A virtual file system, version 3.
+#[repr(C)]
+#[allow(missing_docs, reason = "named and documented by SQLite")]
+pub struct sqlite3_vfs {
+    pub version: c_int,
+    pub file_bytes: c_int,
+    pub max_pathname: c_int,
+    pub next: *mut sqlite3_vfs,
+    pub name: *const c_char,
+    pub app_data: *mut c_void,
+    pub open: Option<
+        unsafe extern "C" fn(
+            *mut sqlite3_vfs,
+            *const c_char,
+            *mut sqlite3_file,
+            c_int,
+            *mut c_int,
+        ) -> c_int,
+    >,
+    pub delete: Option<unsafe extern "C" fn(*mut sqlite3_vfs, *const c_char, c_int) -> c_int>,
+    pub access:
+        Option<unsafe extern "C" fn(*mut sqlite3_vfs, *const c_char, c_int, *mut c_int) -> c_int>,
+    pub full_pathname:
+        Option<unsafe extern "C" fn(*mut sqlite3_vfs, *const c_char, c_int, *mut c_char) -> c_int>,
+    pub dl_open: Option<unsafe extern "C" fn(*mut sqlite3_vfs, *const c_char) -> *mut c_void>,
+    pub dl_error: Option<unsafe extern "C" fn(*mut sqlite3_vfs, c_int, *mut c_char)>,
+    pub dl_sym:
+        Option<unsafe extern "C" fn(*mut sqlite3_vfs, *mut c_void, *const c_char) -> AnyFunction>,
+    pub dl_close: Option<unsafe extern "C" fn(*mut sqlite3_vfs, *mut c_void)>,
+    pub randomness: Option<unsafe extern "C" fn(*mut sqlite3_vfs, c_int, *mut c_char) -> c_int>,
+    pub sleep: Option<unsafe extern "C" fn(*mut sqlite3_vfs, c_int) -> c_int>,
+    pub current_time: Option<unsafe extern "C" fn(*mut sqlite3_vfs, *mut c_double) -> c_int>,
+    pub get_last_error: Option<unsafe extern "C" fn(*mut sqlite3_vfs, c_int, *mut c_char) -> c_int>,
+    pub current_time_int64: Option<unsafe extern "C" fn(*mut sqlite3_vfs, *mut i64) -> c_int>,
+    pub set_system_call:
+        Option<unsafe extern "C" fn(*mut sqlite3_vfs, *const c_char, AnyFunction) -> c_int>,
+    pub get_system_call:
+        Option<unsafe extern "C" fn(*mut sqlite3_vfs, *const c_char) -> AnyFunction>,
+    pub next_system_call:
+        Option<unsafe extern "C" fn(*mut sqlite3_vfs, *const c_char) -> *const c_char>,
+}
+
+const POINTER: usize = size_of::<*const ()>();
+const _: () = assert!(size_of::<sqlite3_file>() == POINTER);
+// iVersion (padded to a pointer), 12 methods of version 1, 4 of version 2.
+const _: () = assert!(size_of::<sqlite3_io_methods>() == 17 * POINTER);
+// Three ints (padded), 3 pointers, 12 methods of version 1, 1 of version 2, 3 of version 3.
+const _: () = assert!(
+    size_of::<sqlite3_vfs>() == (3 * size_of::<c_int>()).next_multiple_of(POINTER) + 19 * POINTER
+);
+const _: () = assert!(size_of::<AnyFunction>() == POINTER);
+
+/// Result codes.
+pub mod code {
+    use std::ffi::c_int;
+
+    pub const OK: c_int = 0;
+    pub const ERROR: c_int = 1;
+    pub const NOMEM: c_int = 7;
+    pub const IOERR: c_int = 10;
+    pub const NOTFOUND: c_int = 12;
+    pub const CANTOPEN: c_int = 14;
+    pub const IOERR_SHORT_READ: c_int = IOERR | 2 << 8;
+    pub const IOERR_DELETE_NOENT: c_int = IOERR | 23 << 8;
+}
+
+/// Flags of `xOpen`.
+pub mod open {
+    use std::ffi::c_int;
+
+    pub const READONLY: c_int = 0x1;
+    pub const READWRITE: c_int = 0x2;
+    pub const CREATE: c_int = 0x4;
+    pub const DELETEONCLOSE: c_int = 0x8;
+    pub const EXCLUSIVE: c_int = 0x10;
+    pub const MEMORY: c_int = 0x80;
+    pub const MAIN_DB: c_int = 0x100;
+    pub const TEMP_JOURNAL: c_int = 0x1000;
+    pub const MAIN_JOURNAL: c_int = 0x800;
+    pub const SUPER_JOURNAL: c_int = 0x4000;
+    pub const WAL: c_int = 0x8_0000;
+}
+
+/// Lock levels of `xLock` and `xUnlock`.
+pub mod lock {
+    use std::ffi::c_int;
+
+    pub const NONE: c_int = 0;
+    pub const SHARED: c_int = 1;
+    pub const RESERVED: c_int = 2;
+    pub const PENDING: c_int = 3;
+    pub const EXCLUSIVE: c_int = 4;
+}
+
+/// Device characteristics.
+pub mod iocap {
+    use std::ffi::c_int;
+
+    pub const UNDELETABLE_WHEN_OPEN: c_int = 0x800;
+    pub const POWERSAFE_OVERWRITE: c_int = 0x1000;
+    pub const IMMUTABLE: c_int = 0x2000;
+}
+
+/// Operations of `xFileControl`.
+pub mod fcntl {
+    use std::ffi::c_int;
+
+    pub const LOCKSTATE: c_int = 1;
+    pub const LAST_ERRNO: c_int = 4;
+    pub const SIZE_HINT: c_int = 5;
+    pub const CHUNK_SIZE: c_int = 6;
+    pub const FILE_POINTER: c_int = 7;
+    pub const OVERWRITE: c_int = 11;
+    pub const VFSNAME: c_int = 12;
+    pub const POWERSAFE_OVERWRITE: c_int = 13;
+    pub const PRAGMA: c_int = 14;
+    pub const BUSYHANDLER: c_int = 15;
+    pub const TEMPFILENAME: c_int = 16;
+    pub const HAS_MOVED: c_int = 20;
+    pub const SYNC: c_int = 21;
+    pub const COMMIT_PHASETWO: c_int = 22;
+    pub const PDB: c_int = 30;
+}
+
+/// Text encodings and properties of SQL functions.
+pub mod function {
+    use std::ffi::c_int;
+
+    pub const UTF8: c_int = 1;
+    /// May be called from SQL at top level only, never from a trigger, view or schema.
+    pub const DIRECTONLY: c_int = 0x8_0000;
+}

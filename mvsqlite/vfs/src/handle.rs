@@ -1,0 +1,228 @@
+//! An open database of ours, between SQLite's file methods and the `mvsqlite` crate.
+//!
+//! SQLite serialises its calls per connection, so a handle is used by one thread at a time. After
+//! a panic a handle is closed to everything but `xClose`: what it knows may be half true.
+
+use std::ffi::{CStr, c_int};
+use std::sync::Arc;
+
+use mvsqlite::{ConnectionId, DatabaseFile, LockLevel, Read};
+
+use crate::failure::{Ended, Failure, ffi_guard};
+use crate::ffi::{code, iocap, sqlite3};
+use crate::super_journal::{Joined, SuperJournals};
+use crate::vfs::Vfs;
+
+/// One open database.
+pub(crate) struct Handle {
+    vfs: &'static Vfs,
+    file: DatabaseFile,
+    /// The connection, from `SQLITE_FCNTL_PDB` on.
+    connection: *mut sqlite3,
+    level: LockLevel,
+    /// Whether `xSectorSize` was asked: see [`Handle::characteristics`].
+    page_size_offered: bool,
+    last_failure: Option<String>,
+    poisoned: bool,
+}
+
+impl Handle {
+    pub(crate) fn new(vfs: &'static Vfs, file: DatabaseFile) -> Self {
+        Self {
+            vfs,
+            file,
+            connection: std::ptr::null_mut(),
+            level: LockLevel::None,
+            page_size_offered: false,
+            last_failure: None,
+            poisoned: false,
+        }
+    }
+
+    /// Runs the body of one of SQLite's calls on this handle.
+    pub(crate) fn guarded(
+        &mut self,
+        call: &str,
+        body: impl FnOnce(&mut Self) -> Result<c_int, Failure>,
+    ) -> c_int {
+        if self.poisoned {
+            return code::IOERR;
+        }
+        let api = self.vfs.api();
+        let failure = match ffi_guard(api, call, || body(self)) {
+            Ended::Returned(code) => return code,
+            Ended::Failed(failure) => failure,
+            Ended::Panicked(failure) => {
+                self.poisoned = true;
+                failure
+            }
+        };
+        self.last_failure = Some(failure.message);
+        failure.code
+    }
+
+    pub(crate) fn vfs(&self) -> &'static Vfs {
+        self.vfs
+    }
+
+    pub(crate) fn file(&mut self) -> &mut DatabaseFile {
+        &mut self.file
+    }
+
+    /// The level of the lock that SQLite holds.
+    pub(crate) fn level(&self) -> LockLevel {
+        self.level
+    }
+
+    /// The last failure of this handle, for people who see no error log.
+    pub(crate) fn last_failure(&self) -> Option<&str> {
+        self.last_failure.as_deref()
+    }
+
+    /// Ties the database to its connection.
+    pub(crate) fn set_connection(&mut self, connection: *mut sqlite3) {
+        self.connection = connection;
+        self.file.set_connection(ConnectionId(connection.addr()));
+    }
+
+    pub(crate) fn read(&mut self, buffer: &mut [u8], offset: u64) -> Result<c_int, Failure> {
+        Ok(match self.file.read(offset, buffer)? {
+            Read::Full => code::OK,
+            Read::Short(_) => code::IOERR_SHORT_READ,
+        })
+    }
+
+    pub(crate) fn lock(&mut self, level: LockLevel) -> Result<(), Failure> {
+        let becomes_writer = level >= LockLevel::Reserved && self.level < LockLevel::Reserved;
+        if becomes_writer {
+            self.start_writing()?;
+        }
+        if let Err(error) = self.file.lock(level) {
+            if becomes_writer {
+                self.end_writing();
+            }
+            return Err(error.into());
+        }
+        self.level = self.level.max(level);
+        Ok(())
+    }
+
+    pub(crate) fn unlock(&mut self, level: LockLevel) {
+        self.file.unlock(level);
+        if self.level >= LockLevel::Reserved && level < LockLevel::Reserved {
+            self.end_writing();
+        }
+        self.level = self.level.min(level);
+    }
+
+    /// Without a main database on disk SQLite uses no super-journal, and would commit one database
+    /// after the other with nothing to undo the first.
+    fn start_writing(&mut self) -> Result<(), Failure> {
+        let journals = self.super_journals();
+        let member = self.member();
+        let alone = journals.writer_started(self.connection.addr(), member);
+        if alone || self.has_main_file() {
+            return Ok(());
+        }
+        self.end_writing();
+        Err(Failure::new(
+            code::ERROR,
+            format!(
+                "cannot write to mvSQLite namespace '{}': the transaction writes another mvSQLite \
+                 database already, and with an in-memory main database the two cannot be committed \
+                 together; write one per transaction, or open one of them as the main database",
+                self.file.name().namespace
+            ),
+        ))
+    }
+
+    fn end_writing(&mut self) {
+        let member = self.member();
+        self.super_journals()
+            .writer_ended(self.connection.addr(), member);
+    }
+
+    fn has_main_file(&self) -> bool {
+        if self.connection.is_null() {
+            return true;
+        }
+        let db_filename = self.vfs.api().db_filename;
+        // SAFETY: the connection is open as long as a file of it is; "main" always exists. The call
+        // takes no lock.
+        let name = unsafe { db_filename(self.connection, c"main".as_ptr()) };
+        // SAFETY: SQLite gives null or a C string that lives as long as the connection.
+        !name.is_null() && unsafe { !CStr::from_ptr(name).is_empty() }
+    }
+
+    /// `SQLITE_FCNTL_SYNC`: the commit point, unless a super-journal of ours is to be it.
+    pub(crate) fn sync(&mut self, super_journal: Option<&str>) -> Result<(), Failure> {
+        if let Some(name) = super_journal {
+            let (connection, member) = (self.connection.addr(), self.member());
+            match self.super_journals().join(name, connection, member) {
+                Joined::Prepared => return Ok(()),
+                Joined::Refused => {
+                    return Err(Failure::new(
+                        code::ERROR,
+                        format!(
+                            "cannot commit mvSQLite namespace '{}': the transaction also writes \
+                             another mvSQLite database, and two cannot be committed together yet; \
+                             nothing was committed, write one per transaction",
+                            self.file.name().namespace
+                        ),
+                    ));
+                }
+                Joined::NotOurs => {}
+            }
+        }
+        self.file.sync(super_journal).map_err(Failure::from)
+    }
+
+    /// The deletion of the super-journal under which this handle prepared.
+    pub(crate) fn commit_prepared(&mut self) -> Result<(), Failure> {
+        self.file.sync(None).map_err(Failure::from)
+    }
+
+    /// The page size that a new database gets.
+    ///
+    /// SQLite takes the larger of its default and the sector size, but only when the device does
+    /// not promise powersafe overwrites; with the promise a sector counts as 512 bytes.
+    pub(crate) fn sector_size(&mut self) -> c_int {
+        self.page_size_offered = true;
+        c_int::try_from(self.file.default_page_size()).unwrap_or(0)
+    }
+
+    /// The device characteristics; powersafe overwrites only from the second question on.
+    ///
+    /// At open SQLite (`sqlite3PagerOpen`, the same from 3.40 to 3.54) looks at the sector size
+    /// twice: first to choose the page size of a database yet to be made, then to fix the unit in
+    /// which it journals and writes, and again after each playback. The promise is missing until
+    /// the sector size was asked for once. So new databases get the page size wished for, and never
+    /// is more than a page written for a page: neighbours written along would be conflicts with
+    /// transactions that change them.
+    pub(crate) fn characteristics(&self) -> c_int {
+        if self.file.is_immutable() {
+            return iocap::IMMUTABLE | iocap::POWERSAFE_OVERWRITE | iocap::UNDELETABLE_WHEN_OPEN;
+        }
+        let overwrite = match self.page_size_offered {
+            true => iocap::POWERSAFE_OVERWRITE,
+            false => 0,
+        };
+        iocap::UNDELETABLE_WHEN_OPEN | overwrite
+    }
+
+    fn member(&self) -> usize {
+        std::ptr::from_ref(self).addr()
+    }
+
+    fn super_journals(&self) -> Arc<SuperJournals> {
+        self.vfs.super_journals()
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if self.level >= LockLevel::Reserved {
+            self.end_writing();
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! Super-journals: how SQLite ends a transaction over several databases in one moment.
+//!
+//! SQLite writes the names of the members' journals into one file, sends each member
+//! `SQLITE_FCNTL_SYNC` with that file's name, and deletes the file: that is the commit. Since the
+//! file is named after the main database, it is ours whenever that is, and then lives here, in
+//! memory. A member that is ours prepares at its SYNC and commits when the file is deleted, so that
+//! a failure anywhere before leaves nothing behind.
+//!
+//! One member of ours can be committed so; a second is refused at its SYNC, while everything can
+//! still be rolled back.
+//!
+//! Rollback deletes the file as well, with another flag, as soon as the first member has played
+//! its journal back; the other members would then find their journals orphaned and skip them. So
+//! the file outlives that and goes when the connection has no writer of ours left.
+//!
+//! Lock order: the registry's lock is held for look-ups only, never across a call into SQLite, the
+//! host or the store.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::journal::Journal;
+
+/// An SQLite connection, by its address.
+pub(crate) type Connection = usize;
+/// An open database of ours, by the address of its handle.
+pub(crate) type Member = usize;
+
+/// A journal's bytes, shared by the handles that have it open.
+pub(crate) type SharedJournal = Arc<Mutex<Journal>>;
+
+/// The super-journals of a process, and who writes.
+#[derive(Default)]
+pub(crate) struct SuperJournals {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    files: HashMap<String, SuperJournal>,
+    writers: HashMap<Connection, HashSet<Member>>,
+}
+
+struct SuperJournal {
+    content: SharedJournal,
+    /// Known from the first SYNC on.
+    connection: Option<Connection>,
+    prepared: Option<Member>,
+}
+
+/// What became of a member's SYNC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Joined {
+    /// It commits when the super-journal is deleted.
+    Prepared,
+    /// Another database of ours is in the transaction already.
+    Refused,
+    /// There is no such super-journal here: it is an ordinary file.
+    NotOurs,
+}
+
+impl SuperJournals {
+    /// A panic under this lock leaves a map that is still a map.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that a database begins to write. Returns whether it is the connection's only writer.
+    pub(crate) fn writer_started(&self, connection: Connection, member: Member) -> bool {
+        let mut state = self.state();
+        let writers = state.writers.entry(connection).or_default();
+        writers.insert(member);
+        writers.len() == 1
+    }
+
+    /// Notes that a database no longer writes; the last one takes the super-journal with it.
+    pub(crate) fn writer_ended(&self, connection: Connection, member: Member) {
+        let mut state = self.state();
+        let Some(writers) = state.writers.get_mut(&connection) else {
+            return;
+        };
+        writers.remove(&member);
+        if writers.is_empty() {
+            state.writers.remove(&connection);
+            state
+                .files
+                .retain(|_, file| file.connection != Some(connection));
+        }
+    }
+
+    /// The bytes of a super-journal, if it exists.
+    pub(crate) fn open(&self, name: &str) -> Option<SharedJournal> {
+        let state = self.state();
+        state.files.get(name).map(|file| Arc::clone(&file.content))
+    }
+
+    /// Makes an empty one; the old one of that name, if any, is forgotten.
+    pub(crate) fn create(&self, name: &str, journal: Journal) -> SharedJournal {
+        let content = Arc::new(Mutex::new(journal));
+        let file = SuperJournal {
+            content: Arc::clone(&content),
+            connection: None,
+            prepared: None,
+        };
+        self.state().files.insert(name.to_owned(), file);
+        content
+    }
+
+    /// A member's SYNC under this super-journal.
+    pub(crate) fn join(&self, name: &str, connection: Connection, member: Member) -> Joined {
+        let mut state = self.state();
+        let Some(file) = state.files.get_mut(name) else {
+            return Joined::NotOurs;
+        };
+        file.connection = Some(connection);
+        match file.prepared {
+            Some(other) if other != member => Joined::Refused,
+            _ => {
+                file.prepared = Some(member);
+                Joined::Prepared
+            }
+        }
+    }
+
+    /// Deletion as commit: the member that is to be committed now. The file stays for the
+    /// playback that follows if that fails.
+    pub(crate) fn decide(&self, name: &str) -> Option<Member> {
+        self.state().files.get_mut(name)?.prepared.take()
+    }
+
+    /// Deletion as clean-up. A file that a transaction still refers to stays.
+    pub(crate) fn forget(&self, name: &str) {
+        let mut state = self.state();
+        if state
+            .files
+            .get(name)
+            .is_some_and(|file| file.connection.is_none())
+        {
+            state.files.remove(name);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::ptr;
+
+    fn journals() -> SuperJournals {
+        let journals = SuperJournals::default();
+        journals.create("a-mj", Journal::new(ptr::null_mut()));
+        journals
+    }
+
+    #[test]
+    fn one_member_is_committed_by_the_deletion_and_a_second_is_refused() {
+        let journals = journals();
+        assert!(journals.writer_started(1, 10));
+        assert!(!journals.writer_started(1, 11));
+        assert_eq!(journals.join("a-mj", 1, 10), Joined::Prepared);
+        assert_eq!(journals.join("a-mj", 1, 11), Joined::Refused);
+        assert_eq!(journals.join("b-mj", 1, 11), Joined::NotOurs);
+        assert_eq!(journals.decide("a-mj"), Some(10));
+        assert_eq!(journals.decide("a-mj"), None);
+    }
+
+    #[test]
+    fn a_super_journal_outlives_the_clean_up_of_its_first_member() {
+        let journals = journals();
+        journals.writer_started(1, 10);
+        journals.writer_started(1, 11);
+        journals.join("a-mj", 1, 10);
+        journals.forget("a-mj");
+        journals.writer_ended(1, 10);
+        assert!(journals.open("a-mj").is_some());
+        journals.writer_ended(1, 11);
+        assert!(journals.open("a-mj").is_none());
+    }
+
+    #[test]
+    fn a_super_journal_that_no_member_reached_goes_at_once() {
+        let journals = journals();
+        journals.forget("a-mj");
+        assert!(journals.open("a-mj").is_none());
+    }
+}

@@ -1,0 +1,418 @@
+//! The VFS itself: registration, and SQLite's calls that open, find and delete files.
+//!
+//! What is ours is answered here; everything else is passed, unchanged, to the VFS that was the
+//! host's default when ours was registered. A file of the default VFS is opened in place, in
+//! SQLite's own memory, so that no call on it passes through us.
+
+use std::ffi::{c_char, c_int};
+use std::ptr;
+use std::sync::{Arc, Mutex};
+
+use mvsqlite::{Config, ConfigError, DatabaseFile, Environment, OpenOptions, PerProcess};
+
+use crate::api::Api;
+use crate::database_file::{self, OpenDatabase, text};
+use crate::failure::{Failure, guarded_code};
+use crate::ffi::{code, open, sqlite3, sqlite3_file, sqlite3_vfs};
+use crate::handle::Handle;
+use crate::journal::Journal;
+use crate::names::{Names, Role};
+use crate::private_file::{self, PrivateFile};
+use crate::super_journal::{SharedJournal, SuperJournals};
+use crate::{delegate, functions};
+
+/// The VFS of one SQLite library of the process. Lives for ever: SQLite keeps its address.
+pub struct Vfs {
+    api: Api,
+    names: Names,
+    base: *mut sqlite3_vfs,
+    super_journals: PerProcess<SuperJournals>,
+    /// For its SQL functions; `None` if too many libraries are served.
+    slot: Option<usize>,
+}
+
+// SAFETY: the one field that is not `Sync` by itself is the pointer to the default VFS, whose
+// functions SQLite calls from any thread too.
+unsafe impl Sync for Vfs {}
+// SAFETY: as above.
+unsafe impl Send for Vfs {}
+
+/// The VFS could not be registered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RegisterError {
+    /// This SQLite has no default VFS to build on.
+    NoDefaultVfs,
+    /// `sqlite3_vfs_register` failed with this code.
+    Refused(c_int),
+}
+
+impl std::fmt::Display for RegisterError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::NoDefaultVfs => f.write_str("this SQLite has no default VFS"),
+            Self::Refused(code) => write!(f, "sqlite3_vfs_register failed with code {code}"),
+        }
+    }
+}
+
+impl std::error::Error for RegisterError {}
+
+impl Vfs {
+    /// Registers the VFS `mvsqlite` with a SQLite library; to be done once per library.
+    ///
+    /// With an error for an environment the VFS is registered all the same: opening a name that
+    /// would be ours then fails with `SQLITE_CANTOPEN` and says why, rather than making a local
+    /// file. `names` tells which names those are; `None` for all.
+    ///
+    /// # Errors
+    /// If the library has no default VFS or does not take another one.
+    pub fn register(
+        api: Api,
+        environment: Result<Arc<Environment>, (ConfigError, Option<Config>)>,
+        make_default: bool,
+    ) -> Result<&'static Self, RegisterError> {
+        // SAFETY: a table of working functions; null asks for the default VFS.
+        let base = unsafe { (api.vfs_find)(ptr::null()) };
+        if base.is_null() {
+            return Err(RegisterError::NoDefaultVfs);
+        }
+        let names = match environment {
+            Ok(environment) => Names::Ready(environment),
+            Err((error, config)) => Names::Broken(error, config),
+        };
+        let vfs: &'static mut Self = Box::leak(Box::new(Self {
+            api,
+            names,
+            base,
+            super_journals: PerProcess::new(std::process::id(), SuperJournals::default),
+            slot: None,
+        }));
+        let address = ptr::from_mut(vfs);
+        // SAFETY: leaked above; from here on there are shared references only.
+        let vfs: &'static Self = unsafe { &*address };
+        let slot = functions::take_slot(vfs);
+        // SAFETY: nothing else knows the VFS yet but its slot, which is not used before its
+        // functions are added to a connection.
+        unsafe { (*address).slot = slot };
+        // SAFETY: the default VFS stays registered.
+        let raw = Box::into_raw(Box::new(unsafe { describe(vfs, &*base) }));
+        // SAFETY: the description lives for ever.
+        match unsafe { (api.vfs_register)(raw, c_int::from(make_default)) } {
+            code::OK => Ok(vfs),
+            refused => Err(RegisterError::Refused(refused)),
+        }
+    }
+
+    /// Adds the SQL functions to a connection of the library this VFS is registered with.
+    ///
+    /// A failure is logged and otherwise without consequence.
+    ///
+    /// # Safety
+    /// `db` is an open connection of that library, used by no other thread during the call.
+    pub unsafe fn add_functions(&self, db: *mut sqlite3) {
+        let Some(slot) = self.slot else { return };
+        guarded_code(&self.api, "adding SQL functions", || {
+            // SAFETY: the caller's.
+            unsafe { functions::add_to(&self.api, slot, db) }.map(|()| code::OK)
+        });
+    }
+
+    pub(crate) fn api(&self) -> &Api {
+        &self.api
+    }
+
+    pub(crate) fn base(&self) -> *mut sqlite3_vfs {
+        self.base
+    }
+
+    pub(crate) fn super_journals(&self) -> Arc<SuperJournals> {
+        self.super_journals.get(std::process::id())
+    }
+
+    /// Bytes from SQLite's own generator: different, not secret.
+    pub(crate) fn random_bytes<const N: usize>(&self) -> [u8; N] {
+        let mut bytes = [0; N];
+        let length = c_int::try_from(N).unwrap_or(0);
+        // SAFETY: the default VFS stays registered; the buffer has that many bytes.
+        unsafe {
+            if let Some(randomness) = (*self.base).randomness {
+                randomness(self.base, length, bytes.as_mut_ptr().cast());
+            }
+        }
+        bytes
+    }
+}
+
+/// SQLite's description of the VFS.
+fn describe(vfs: &'static Vfs, base: &sqlite3_vfs) -> sqlite3_vfs {
+    let ours = size_of::<OpenDatabase>().max(size_of::<PrivateFile>());
+    sqlite3_vfs {
+        version: 3,
+        file_bytes: base.file_bytes.max(c_int::try_from(ours).unwrap_or(0)),
+        max_pathname: base.max_pathname.max(MAX_NAME),
+        next: ptr::null_mut(),
+        name: crate::VFS_NAME_C.as_ptr(),
+        app_data: ptr::from_ref(vfs).cast_mut().cast(),
+        open: Some(open),
+        delete: Some(delete),
+        access: Some(access),
+        full_pathname: Some(full_pathname),
+        dl_open: Some(delegate::dl_open),
+        dl_error: Some(delegate::dl_error),
+        dl_sym: Some(delegate::dl_sym),
+        dl_close: Some(delegate::dl_close),
+        randomness: Some(delegate::randomness),
+        sleep: Some(delegate::sleep),
+        current_time: Some(delegate::current_time),
+        get_last_error: Some(delegate::get_last_error),
+        current_time_int64: Some(delegate::current_time_int64),
+        set_system_call: Some(delegate::set_system_call),
+        get_system_call: Some(delegate::get_system_call),
+        next_system_call: Some(delegate::next_system_call),
+    }
+}
+
+/// Room for the longest key, a moment, and the suffix of a journal.
+const MAX_NAME: c_int = 512;
+
+/// The VFS behind SQLite's pointer.
+///
+/// # Safety
+/// `raw` was made by [`describe`].
+pub(crate) unsafe fn vfs(raw: *mut sqlite3_vfs) -> &'static Vfs {
+    // SAFETY: the caller's; a VFS lives for ever.
+    unsafe { &*(*raw).app_data.cast::<Vfs>() }
+}
+
+unsafe extern "C" fn open(
+    raw: *mut sqlite3_vfs,
+    name: *const c_char,
+    file: *mut sqlite3_file,
+    flags: c_int,
+    out_flags: *mut c_int,
+) -> c_int {
+    // SAFETY: SQLite calls this for the VFS it was registered with.
+    let vfs = unsafe { vfs(raw) };
+    // SAFETY: SQLite gives memory for a file. Without methods it counts as not open.
+    unsafe { (*file).methods = ptr::null() };
+    // SAFETY: null, or a C string from SQLite that lives as long as the file is open.
+    let ours = unsafe { text(name) }.and_then(|text| FileToOpen::classify(vfs, text, flags));
+    let Some(ours) = ours else {
+        // SAFETY: the default VFS gets exactly what we got.
+        return unsafe { delegate::open(vfs, name, file, flags, out_flags) };
+    };
+    guarded_code(&vfs.api, "xOpen", || {
+        // SAFETY: SQLite's memory for a file, not open.
+        let opened = unsafe { ours.open(vfs, name, file, flags)? };
+        if !out_flags.is_null() {
+            // SAFETY: SQLite gives a place for the flags.
+            unsafe { *out_flags = opened };
+        }
+        Ok(code::OK)
+    })
+}
+
+/// A file of ours that SQLite wants opened.
+enum FileToOpen<'a> {
+    Database(Result<(Arc<Environment>, mvsqlite_protocol::DatabaseName), Failure>),
+    Journal,
+    SuperJournal(&'a str),
+    Wal,
+}
+
+impl<'a> FileToOpen<'a> {
+    /// Which of ours it is; `None` for a file of the default VFS.
+    fn classify(vfs: &Vfs, name: &'a str, flags: c_int) -> Option<Self> {
+        let is = |kind| flags & kind != 0;
+        if is(open::MAIN_DB) && !is(open::MEMORY) {
+            return vfs.names.database(name).map(Self::Database);
+        }
+        match vfs.names.role(name) {
+            Role::Journal if is(open::MAIN_JOURNAL) => Some(Self::Journal),
+            Role::Journal if is(open::WAL) => Some(Self::Wal),
+            Role::SuperJournal if is(open::SUPER_JOURNAL) => Some(Self::SuperJournal(name)),
+            _ => None,
+        }
+    }
+
+    /// Opens it in SQLite's memory. Returns the flags it was opened with.
+    ///
+    /// # Safety
+    /// `file` is SQLite's memory for a file, and `name` what SQLite wants opened.
+    unsafe fn open(
+        self,
+        vfs: &'static Vfs,
+        name: *const c_char,
+        file: *mut sqlite3_file,
+        flags: c_int,
+    ) -> Result<c_int, Failure> {
+        let journal = match self {
+            Self::Database(database) => {
+                let (environment, database) = database?;
+                // SAFETY: the caller's.
+                unsafe { refuse_unlocked(vfs, name)? };
+                let read_only = flags & open::READONLY != 0;
+                let opened = DatabaseFile::open(environment, database, OpenOptions { read_only })?;
+                let read_only = read_only || opened.is_read_only();
+                // SAFETY: the caller's.
+                unsafe { database_file::open(file, Handle::new(vfs, opened)) };
+                return Ok(match read_only {
+                    true => flags & !(open::READWRITE | open::CREATE) | open::READONLY,
+                    false => flags,
+                });
+            }
+            Self::Wal => {
+                let message = "an mvSQLite database cannot be in WAL mode; it needs none, readers \
+                               and writers never wait for each other";
+                return Err(Failure::new(code::CANTOPEN, message));
+            }
+            Self::Journal => Arc::new(Mutex::new(Journal::new(vfs.base))),
+            Self::SuperJournal(name) => super_journal(vfs, name, flags)?,
+        };
+        // SAFETY: the caller's.
+        unsafe { private_file::open(file, vfs, journal) };
+        Ok(flags)
+    }
+}
+
+/// A super-journal, made or found.
+fn super_journal(vfs: &Vfs, name: &str, flags: c_int) -> Result<SharedJournal, Failure> {
+    let journals = vfs.super_journals();
+    if flags & open::CREATE != 0 {
+        return Ok(journals.create(name, Journal::new(vfs.base)));
+    }
+    journals.open(name).ok_or_else(|| {
+        let message = format!("there is no super-journal '{name}' in this process");
+        Failure::new(code::CANTOPEN, message)
+    })
+}
+
+/// SQLite takes no locks on a file opened with `nolock=1` or `immutable=1`, and locks are what
+/// begins and ends a snapshot.
+///
+/// # Safety
+/// `name` is what SQLite gave to `xOpen` for a main database: its URI parameters stand behind it.
+unsafe fn refuse_unlocked(vfs: &Vfs, name: *const c_char) -> Result<(), Failure> {
+    for (parameter, instead) in [
+        (c"nolock", "open it without"),
+        (
+            c"immutable",
+            "open 'namespace@version' for a state that never changes",
+        ),
+    ] {
+        // SAFETY: the caller's.
+        if unsafe { (vfs.api.uri_boolean)(name, parameter.as_ptr(), 0) } != 0 {
+            let parameter = parameter.to_string_lossy();
+            let message = format!(
+                "an mvSQLite database cannot be opened with {parameter}=1: its transactions begin \
+                 and end with SQLite's locks; {instead}"
+            );
+            return Err(Failure::new(code::CANTOPEN, message));
+        }
+    }
+    Ok(())
+}
+
+unsafe extern "C" fn delete(raw: *mut sqlite3_vfs, name: *const c_char, sync_dir: c_int) -> c_int {
+    // SAFETY: SQLite calls this for the VFS it was registered with.
+    let vfs = unsafe { vfs(raw) };
+    // SAFETY: a C string from SQLite.
+    let path = unsafe { text(name) }.unwrap_or_default();
+    match vfs.names.role(path) {
+        // A journal's bytes went with the handle that had it open.
+        Role::Journal => code::OK,
+        Role::SuperJournal => guarded_code(&vfs.api, "xDelete of a super-journal", || {
+            delete_super_journal(vfs, path, sync_dir != 0)
+        }),
+        // Databases are deleted in the store, not by a program that has a file name.
+        Role::Database => code::IOERR_DELETE_NOENT,
+        // SAFETY: the default VFS gets exactly what we got.
+        Role::Foreign => unsafe { delegate::delete(vfs, name, sync_dir) },
+    }
+}
+
+/// With the directory synced the deletion is the commit of the transaction, without it a clean-up
+/// after one that was rolled back.
+fn delete_super_journal(vfs: &Vfs, name: &str, commits: bool) -> Result<c_int, Failure> {
+    let journals = vfs.super_journals();
+    if !commits {
+        journals.forget(name);
+    } else if let Some(member) = journals.decide(name) {
+        let handle = ptr::with_exposed_provenance_mut::<Handle>(member);
+        // SAFETY: the member noted itself during this very COMMIT, which this thread runs; a handle
+        // stays open, at its address, while its connection commits.
+        let handle = unsafe { &mut *handle };
+        return Ok(handle.guarded("commit", |handle| {
+            handle.commit_prepared().map(|()| code::OK)
+        }));
+    }
+    Ok(code::OK)
+}
+
+unsafe extern "C" fn access(
+    raw: *mut sqlite3_vfs,
+    name: *const c_char,
+    flags: c_int,
+    answer: *mut c_int,
+) -> c_int {
+    // SAFETY: SQLite calls this for the VFS it was registered with.
+    let vfs = unsafe { vfs(raw) };
+    // SAFETY: a C string from SQLite.
+    let path = unsafe { text(name) }.unwrap_or_default();
+    let exists = match vfs.names.role(path) {
+        // Journals are private to the handle that writes them.
+        Role::Journal | Role::Database => false,
+        Role::SuperJournal => vfs.super_journals().open(path).is_some(),
+        // SAFETY: the default VFS gets exactly what we got.
+        Role::Foreign => return unsafe { delegate::access(vfs, name, flags, answer) },
+    };
+    // SAFETY: SQLite gives a place for the answer.
+    unsafe { *answer = c_int::from(exists) };
+    code::OK
+}
+
+/// A name of ours stays as it is; so does one whose full path is ours, as that path.
+unsafe extern "C" fn full_pathname(
+    raw: *mut sqlite3_vfs,
+    name: *const c_char,
+    room: c_int,
+    full: *mut c_char,
+) -> c_int {
+    // SAFETY: SQLite calls this for the VFS it was registered with.
+    let vfs = unsafe { vfs(raw) };
+    // SAFETY: a C string from SQLite.
+    let ours = unsafe { text(name) }.filter(|name| vfs.names.takes(name));
+    let Some(ours) = ours else {
+        // SAFETY: the default VFS gets exactly what we got.
+        return unsafe { delegate::full_pathname(vfs, name, room, full) };
+    };
+    guarded_code(&vfs.api, "xFullPathname", || {
+        if usize::try_from(room).is_ok_and(|room| room > ours.len()) {
+            // SAFETY: room for the name and its end was just checked.
+            unsafe { ptr::copy_nonoverlapping(name, full, ours.len() + 1) };
+            return Ok(code::OK);
+        }
+        let message = format!("'{ours}' is too long for the name of a database");
+        Err(Failure::new(code::CANTOPEN, message))
+    })
+}
+
+/// Copies a message into a buffer of SQLite's, cut to fit.
+///
+/// # Safety
+/// `buffer` has `room` bytes.
+pub(crate) unsafe fn copy_message(message: &str, room: c_int, buffer: *mut c_char) {
+    let Some(most) = usize::try_from(room)
+        .ok()
+        .and_then(|room| room.checked_sub(1))
+    else {
+        return;
+    };
+    let length = most.min(message.len());
+    // SAFETY: the caller's; `length` is at most `room - 1`.
+    unsafe {
+        ptr::copy_nonoverlapping(message.as_ptr().cast(), buffer, length);
+        *buffer.add(length) = 0;
+    }
+}
