@@ -29,6 +29,7 @@ pub mod clock;
 pub mod conflict;
 pub mod embedded;
 pub mod faults;
+pub mod foundationdb;
 pub mod memory;
 mod request;
 
@@ -212,7 +213,10 @@ pub enum KvError {
     /// Another commit wrote what this transaction read. Nothing was written.
     #[error("the transaction conflicts with another one")]
     Conflict,
-    /// The commit may or may not have happened, and will not happen later on.
+    /// The commit may or may not have happened. Engines see to it that it does not happen later on;
+    /// one that cannot reach its storage to make sure says in the reason that it may. Whoever has to
+    /// know for certain commits a write to something that this transaction read serializably: then
+    /// it has either happened before that, or cannot any more.
     #[error("it is not known whether the transaction was committed: {reason}")]
     MaybeCommitted {
         /// What went wrong.

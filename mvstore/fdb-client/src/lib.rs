@@ -3,13 +3,13 @@
 //! The crate `foundationdb` expects `libfdb_c` at link time. One mvstore binary has to contain the
 //! FoundationDB engine, be built where FoundationDB is not installed, and start where it is not
 //! installed. So the functions that `foundationdb` calls are defined here, as jumps through a table
-//! ([`calls`]), and the table is filled from `libfdb_c.so` when the engine is chosen ([`library`]).
+//! (`calls`), and the table is filled from `libfdb_c.so` when the engine is chosen (`library`).
 //!
 //! Invariants:
 //! - No jump before [`Client::start`] has found **every** function in one library whose API version
 //!   is high enough; until then each leads to a message and an abort, never through null.
 //! - One network thread per process, started once, never restarted, stopped and joined at exit
-//!   before the library's own destructors run ([`network`]).
+//!   before the library's own destructors run (`network`).
 //!
 //! What it deliberately does not do: nothing of keys, values, transactions and their errors; that
 //! is the engine's (`mvstore/src/kv/foundationdb.rs`), over the re-exported crate [`foundationdb`].

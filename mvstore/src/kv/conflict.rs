@@ -149,6 +149,11 @@ impl ReadSet {
         self.ranges.is_empty()
     }
 
+    /// The ranges, in order.
+    pub fn ranges(&self) -> &[KeyRange] {
+        &self.ranges
+    }
+
     /// Whether some key is in both.
     fn meets(&self, other: &KeyRange) -> bool {
         let candidate = self

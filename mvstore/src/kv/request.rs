@@ -222,6 +222,12 @@ impl Draft {
                 .bytes
     }
 
+    /// How many writes and conflict ranges there are.
+    pub(super) fn items(&self) -> u64 {
+        let reads = self.reads.lock().unwrap_or_else(PoisonError::into_inner);
+        (reads.ranges.len() + self.write_conflicts.len() + self.mutations.len()) as u64
+    }
+
     /// Whether the transaction commits without a check: it wrote nothing, named no write conflict
     /// and misused nothing.
     pub(super) fn is_read_only(&self) -> bool {
@@ -314,6 +320,12 @@ impl CommitRequest {
                 Mutation::Clear { .. } | Mutation::ClearRange { .. } | Mutation::Atomic { .. } => 0,
             } as u64)
             .sum()
+    }
+
+    /// What was read, which ranges others may not have read, and the writes, for an engine that
+    /// hands them on.
+    pub(super) fn into_parts(self) -> (ReadSet, Vec<KeyRange>, Vec<Mutation>) {
+        (self.reads, self.write_conflicts, self.mutations)
     }
 
     /// What others may not have read, now that the version is known.

@@ -15,6 +15,9 @@ use crate::network;
 const KEY_LIMIT: usize = 10_000;
 const VALUE_LIMIT: usize = 100_000;
 const TRANSACTION_LIMIT: usize = 10_000_000;
+/// What FoundationDB counts for a mutation and for a conflict range besides their keys and values.
+const MUTATION_RECORD: usize = 40;
+const RANGE_RECORD: usize = 24;
 /// How often a question is put again to a cluster that is away.
 const RETRY: Duration = Duration::from_millis(2);
 
@@ -99,13 +102,17 @@ impl Inner {
 
     fn bytes(&self) -> usize {
         let ranges = self.reads.iter().chain(&self.writes);
-        let conflicts: usize = ranges.map(|(begin, end)| begin.len() + end.len()).sum();
+        let conflicts: usize = ranges
+            .map(|(begin, end)| RANGE_RECORD + begin.len() + end.len())
+            .sum();
         let mutations = self.mutations.iter().map(|mutation| match mutation {
             Mutation::Set(one, other)
             | Mutation::ClearRange((one, other))
             | Mutation::Atomic(_, one, other)
             | Mutation::VersionstampedKey(one, other)
-            | Mutation::VersionstampedValue(one, other) => one.len() + other.len(),
+            | Mutation::VersionstampedValue(one, other) => {
+                MUTATION_RECORD + one.len() + other.len()
+            }
         });
         conflicts + mutations.sum::<usize>()
     }
@@ -124,8 +131,15 @@ impl Transaction {
     }
 
     pub(crate) fn reset(&self) {
-        let timeout = self.inner().timeout;
-        *self.inner() = Inner::new(timeout);
+        let mut inner = self.inner();
+        *inner = Inner::new(inner.timeout);
+    }
+
+    /// A reset after an error, over which the timeout goes on.
+    fn reset_for_retry(&self) {
+        let started = self.inner().started;
+        self.reset();
+        self.inner().started = started;
     }
 
     pub(crate) fn cancel(&self) {
@@ -190,8 +204,10 @@ impl Transaction {
 
     pub(crate) fn set_versionstamped_key(&self, key: &[u8], value: &[u8]) {
         let mut inner = self.inner();
-        if !holds_stamp(key) || value.len() > VALUE_LIMIT {
+        if !holds_stamp(key) {
             inner.refuse(code::CLIENT_INVALID_OPERATION);
+        } else if value.len() > VALUE_LIMIT {
+            inner.refuse(code::VALUE_TOO_LARGE);
         }
         if inner.check_key(key) {
             // Its conflict is the final key, which the commit will know.
@@ -203,8 +219,10 @@ impl Transaction {
 
     pub(crate) fn set_versionstamped_value(&self, key: &[u8], value: &[u8]) {
         let mut inner = self.inner();
-        if !holds_stamp(value) || value.len() > VALUE_LIMIT {
+        if !holds_stamp(value) {
             inner.refuse(code::CLIENT_INVALID_OPERATION);
+        } else if value.len() > VALUE_LIMIT {
+            inner.refuse(code::VALUE_TOO_LARGE);
         }
         if inner.check_key(key) {
             let mutation = Mutation::VersionstampedValue(key.to_vec(), value.to_vec());
@@ -297,7 +315,7 @@ impl Transaction {
         network::soon(move || {
             let retryable = code::is_retryable(code);
             if retryable {
-                transaction.reset();
+                transaction.reset_for_retry();
             }
             reply.complete(if retryable {
                 Ok(Value::Nothing)

@@ -6,7 +6,7 @@ use std::os::unix::fs::symlink;
 use tempfile::TempDir;
 
 /// A directory that holds the stand-in under the client library's name.
-pub fn fake_home() -> TempDir {
+pub(crate) fn fake_home() -> TempDir {
     let test = env::current_exe().expect("a running test knows its file");
     // Cargo puts the cdylib of a dependency beside the tests that depend on it.
     let library = test.with_file_name("libfdb_fake.so");
