@@ -1,9 +1,18 @@
 //! The blocking client of data plane v2.
 //!
-//! No thread, no TLS yet, no lock held while a request is under way.
+//! No thread, no TLS yet, and no lock held while a request is under way. Time is bounded: see
+//! [`crate::Config::timeout`].
 
+mod commit;
+mod data_plane;
 mod error;
+mod http;
+mod retry;
 mod transport;
+mod unix_socket;
 
+pub(crate) use commit::CommitOutcome;
+pub(crate) use data_plane::DataPlane;
 pub use error::CallError;
+pub use http::HttpTransport;
 pub use transport::{Reply, Request, Transport, TransportError};

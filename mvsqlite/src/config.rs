@@ -3,7 +3,7 @@
 //! Names and meanings are those of the original's client where it has them.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use mvsqlite_protocol::DatabaseName;
@@ -120,12 +120,40 @@ impl Config {
         if name.is_empty() || name == ":memory:" {
             return None;
         }
-        match self.name_map.get(name) {
+        match self.mapped(name) {
             Some(target) => Some(target.parse()),
             None if self.only_mapped => None,
             None => Some(name.parse()),
         }
     }
+
+    fn mapped(&self, name: &str) -> Option<&str> {
+        let map = &self.name_map;
+        if let Some(target) = map.get(name) {
+            return Some(target);
+        }
+        if map.is_empty() {
+            return None;
+        }
+        let path = absolute(name)?;
+        let same = |(from, _): &(&String, &String)| Path::new(from) == path;
+        map.iter().find(same).map(|(_, target)| target.as_str())
+    }
+}
+
+/// The absolute path of a name by its text alone: links are not followed.
+fn absolute(name: &str) -> Option<PathBuf> {
+    let mut path = PathBuf::new();
+    for component in std::path::absolute(name).ok()?.components() {
+        match component {
+            Component::ParentDir => {
+                path.pop();
+            }
+            Component::CurDir => {}
+            component => path.push(component),
+        }
+    }
+    Some(path)
 }
 
 fn bad<T>(variable: &'static str, problem: impl Into<String>) -> Result<T, ConfigError> {
@@ -317,5 +345,29 @@ mod tests {
             assert_eq!(error.variable, variable);
             assert!(error.problem.contains(message), "{error}");
         }
+    }
+
+    #[test]
+    fn a_mapped_path_is_found_by_any_spelling_and_the_rest_by_the_flag() {
+        let mut config = parse(&[
+            ("MVSQLITE_DATA_PLANE", "http://x:1"),
+            ("MVSQLITE_DB_NAME_MAP", "/data/app.db=orders,plain=a@b"),
+        ])
+        .unwrap();
+        let key = |config: &Config, name: &str| {
+            let target = config.target(name)?;
+            Some(target.unwrap().namespace.as_str().to_owned())
+        };
+        let orders = Some("orders".to_owned());
+        for name in ["/data/app.db", "/data/./x/../app.db", "//data//app.db"] {
+            assert_eq!(key(&config, name), orders, "{name}");
+        }
+        assert_eq!(key(&config, "other.db").as_deref(), Some("other.db"));
+        assert!(config.target("plain").unwrap().is_err());
+        assert_eq!(key(&config, ":memory:"), None);
+        assert_eq!(key(&config, ""), None);
+        config.only_mapped = true;
+        assert_eq!(key(&config, "other.db"), None);
+        assert_eq!(key(&config, "/data/app.db"), orders);
     }
 }

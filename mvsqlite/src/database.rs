@@ -1,16 +1,55 @@
 //! One open database, as SQLite's pager sees a file.
+//!
+//! A transaction reads one snapshot, taken at SHARED, and writes into a private set of pages that
+//! is committed in one request at `SQLITE_FCNTL_SYNC`. Conflicts come out there, and nothing fails
+//! afterwards.
+//!
+//! Invariants:
+//! - every page SQLite may have in its cache is in the read set, from the last change of the
+//!   served change counter on;
+//! - the counter served at SHARED differs from what SQLite remembers whenever its cache may hold
+//!   anything but the snapshot;
+//! - plain `SQLITE_BUSY` is never an answer: SQLite would keep the dead transaction open;
+//! - what is not stored is never reported as committed: where a commit and the end of a rollback
+//!   cannot be told apart, writing fails before.
+//!
+//! Not here: transactions over several databases of ours (refused), the write lease.
 
+mod cache;
 mod code;
+mod committing;
+mod connection;
+mod counter;
 mod error;
 mod lock;
+mod locking;
+mod page1;
+mod pragma;
+mod read_ahead;
+mod reading;
+mod remote;
+mod snapshot;
+mod write_set;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use mvsqlite_protocol::{DatabaseName, Version};
+use mvsqlite_protocol::v2::Concurrency;
+use mvsqlite_protocol::{DatabaseName, Moment, PageIndex, PageSet, Version};
 
+pub(crate) use cache::PageCache;
 pub use code::SqliteCode;
+pub(crate) use connection::{FileId, Writers};
 pub use error::{Cause, Error, Operation};
 pub use lock::LockLevel;
+
+use cache::Identity;
+use connection::Progress;
+use counter::ChangeCounter;
+use read_ahead::ReadAhead;
+use remote::Remote;
+use snapshot::Snapshot;
+use write_set::WriteSet;
 
 use crate::environment::Environment;
 
@@ -52,8 +91,68 @@ pub enum Pragma {
 /// Used by one thread at a time, as SQLite uses its files. The calls are those of SQLite's
 /// `sqlite3_io_methods`, in the order SQLite makes them; dropping it is `xClose`.
 pub struct DatabaseFile {
-    env: Arc<Environment>,
+    remote: Remote,
     name: DatabaseName,
+    options: OpenOptions,
+    id: FileId,
+    identity: Identity,
+    connection: Option<ConnectionId>,
+    level: LockLevel,
+    /// For a past version: what is read for ever.
+    pinned: Option<Snapshot>,
+    /// From opening until the first lock: the header that SQLite looks at comes from here.
+    opening: Option<Snapshot>,
+    /// Between SHARED and NONE.
+    transaction: Option<Transaction>,
+    counter: ChangeCounter,
+    /// Pages read since SQLite last dropped its cache.
+    read_set: PageSet,
+    read_ahead: ReadAhead,
+    last_known: Option<Version>,
+    /// What was last reported to the connection's writers.
+    reported: Option<Progress>,
+    /// What `PRAGMA page_size` last asked for.
+    asked_page_size: Option<u32>,
+    last_error: Option<String>,
+}
+
+/// What lies between SHARED and NONE.
+struct Transaction {
+    /// The process that began it.
+    process: u32,
+    snapshot: Snapshot,
+    mode: Concurrency,
+    phase: Phase,
+    /// Committed in this transaction, which another statement keeps open.
+    own: Option<OwnPages>,
+    /// Nothing can be written on this snapshot any more.
+    stale: bool,
+}
+
+/// How far a write transaction is.
+enum Phase {
+    /// There is none.
+    Reading,
+    /// From RESERVED on.
+    Writing(WriteSet),
+    /// It failed. SQLite's playback is accepted and ignored.
+    Doomed {
+        reason: String,
+        /// That of the newest page 1 written since it failed: still tells commit from rollback.
+        change_counter: Option<u32>,
+    },
+    /// Its commit is made.
+    Committed,
+    /// SQLite has finished its commit as well: the lock goes next.
+    Finished,
+}
+
+/// Pages of an own commit over the snapshot it was based on.
+struct OwnPages {
+    /// As SQLite wrote them.
+    pages: BTreeMap<PageIndex, Vec<u8>>,
+    /// The commit's version; what it holds is the commit's if nobody committed in between.
+    snapshot: Snapshot,
 }
 
 impl DatabaseFile {
@@ -66,13 +165,41 @@ impl DatabaseFile {
         name: DatabaseName,
         options: OpenOptions,
     ) -> Result<Self, Error> {
-        let _ = options;
-        Ok(Self { env, name })
-    }
-
-    fn not_yet<T>(&self) -> Result<T, Error> {
-        let cause = Cause::Misuse("not there yet");
-        Err(Error::new(Operation::Open, &self.name, None, cause))
+        let id = env.next_file_id();
+        let remote = Remote {
+            env,
+            key: name.namespace.clone(),
+        };
+        let taken = match name.moment {
+            Some(moment) => remote.resolve(moment),
+            None => remote.begin(None).map(|begun| begun.snapshot),
+        };
+        let snapshot = taken.map_err(|cause| Error::new(Operation::Open, &name, None, cause))?;
+        let identity = snapshot.identity;
+        let mut counter = ChangeCounter::new();
+        let is_past = name.moment.is_some();
+        if is_past {
+            counter.begin(snapshot.content.is_none(), true);
+        }
+        Ok(Self {
+            remote,
+            options,
+            id,
+            identity,
+            connection: None,
+            level: LockLevel::None,
+            last_known: is_past.then_some(snapshot.version),
+            pinned: is_past.then(|| snapshot.clone()),
+            opening: (!is_past).then_some(snapshot),
+            name,
+            transaction: None,
+            counter,
+            read_set: PageSet::new(),
+            read_ahead: ReadAhead::default(),
+            reported: None,
+            asked_page_size: None,
+            last_error: None,
+        })
     }
 
     /// The name it was opened by.
@@ -82,114 +209,41 @@ impl DatabaseFile {
 
     /// Whether this is a past version: `SQLITE_IOCAP_IMMUTABLE`, opened read-only.
     pub fn is_immutable(&self) -> bool {
-        self.name.moment.is_some()
+        self.pinned.is_some()
     }
 
     /// Whether SQLite shall be told that it was opened read-only.
     pub fn is_read_only(&self) -> bool {
-        self.is_immutable()
+        self.is_immutable() || self.options.read_only
     }
 
     /// The connection this file belongs to (`SQLITE_FCNTL_PDB`).
     pub fn set_connection(&mut self, connection: ConnectionId) {
-        let _ = connection;
+        self.retire();
+        self.connection = Some(connection);
     }
 
     /// The page size that a new database shall get, in bytes: what `xSectorSize` answers.
     pub fn default_page_size(&self) -> u32 {
-        self.env.config().page_size
+        self.page_size()
+            .unwrap_or_else(|| self.remote.env.config().page_size)
     }
 
     /// The page size of the database, in bytes; `None` while it is empty.
     pub fn page_size(&self) -> Option<u32> {
-        None
-    }
-
-    /// `xRead`: any offset and length, under any lock or none. What lies beyond the end of the
-    /// file reads as zeros.
-    ///
-    /// # Errors
-    /// If pages could not be fetched.
-    pub fn read(&mut self, offset: u64, buffer: &mut [u8]) -> Result<Read, Error> {
-        let _ = (offset, buffer);
-        self.not_yet()
-    }
-
-    /// `xWrite`: whole pages, into this transaction's private write set.
-    ///
-    /// # Errors
-    /// If the write cannot be part of any commit: a past version, another page size, too much.
-    pub fn write(&mut self, offset: u64, data: &[u8]) -> Result<(), Error> {
-        let _ = (offset, data);
-        self.not_yet()
-    }
-
-    /// `xTruncate`. Cannot fail after the commit point.
-    ///
-    /// # Errors
-    /// If the database cannot be written.
-    pub fn truncate(&mut self, size: u64) -> Result<(), Error> {
-        let _ = size;
-        self.not_yet()
-    }
-
-    /// `xFileSize`, in bytes.
-    ///
-    /// # Errors
-    /// If no snapshot is held and none could be taken.
-    pub fn size(&mut self) -> Result<u64, Error> {
-        self.not_yet()
-    }
-
-    /// `xLock`. From no lock to [`LockLevel::Shared`] takes a snapshot, one request; the higher
-    /// levels are granted without one.
-    ///
-    /// # Errors
-    /// If no snapshot could be taken, or it cannot be written on.
-    pub fn lock(&mut self, level: LockLevel) -> Result<(), Error> {
-        let _ = level;
-        self.not_yet()
-    }
-
-    /// `xUnlock`. To [`LockLevel::Shared`] ends the write transaction, discarding what was not
-    /// committed; to [`LockLevel::None`] ends the snapshot. Never fails.
-    pub fn unlock(&mut self, level: LockLevel) {
-        let _ = level;
-    }
-
-    /// `SQLITE_FCNTL_SYNC`: the commit point, if this is a commit and not the end of a rollback.
-    /// `super_journal` is its name if the transaction has one.
-    ///
-    /// # Errors
-    /// If nothing was committed ([`SqliteCode::BusySnapshot`] for a conflict), or if that is not
-    /// known ([`SqliteCode::IoErrCommitAtomic`]). The write transaction is doomed then: SQLite's
-    /// playback is accepted and ignored.
-    pub fn sync(&mut self, super_journal: Option<&str>) -> Result<(), Error> {
-        let _ = super_journal;
-        self.not_yet()
-    }
-
-    /// `SQLITE_FCNTL_COMMIT_PHASETWO`.
-    pub fn commit_phase_two(&mut self) {}
-
-    /// `SQLITE_FCNTL_OVERWRITE`: a VACUUM is about to write the whole file.
-    ///
-    /// # Errors
-    /// If it is to change the page size.
-    pub fn overwrite(&mut self) -> Result<(), Error> {
-        self.not_yet()
-    }
-
-    /// `SQLITE_FCNTL_PRAGMA`.
-    pub fn pragma(&mut self, name: &str, value: Option<&str>) -> Pragma {
-        let _ = (name, value);
-        Pragma::NotOurs
+        match &self.transaction {
+            Some(transaction) => transaction.page_size(),
+            None => {
+                let snapshot = self.pinned.as_ref().or(self.opening.as_ref());
+                snapshot.and_then(Snapshot::page_size)
+            }
+        }
     }
 
     /// The newest version this database was seen at: that of the last snapshot taken or commit
     /// made by this handle. `None` before the first.
     pub fn last_known_version(&self) -> Option<Version> {
-        None
+        self.last_known
     }
 
     /// The version the database had at a time, in seconds since the Unix epoch; 0 is now. `None`
@@ -198,7 +252,82 @@ impl DatabaseFile {
     /// # Errors
     /// If the time is in the future, or no answer came.
     pub fn time_to_version(&self, unix_seconds: i64) -> Result<Option<Version>, Error> {
-        let _ = unix_seconds;
-        self.not_yet()
+        let error = |cause| Error::new(Operation::Read, &self.name, None, cause);
+        let snapshot = match u64::try_from(unix_seconds) {
+            Ok(0) => self.remote.begin(Some(self.identity)).map(|b| b.snapshot),
+            Ok(seconds) => {
+                let moment = Moment::UnixMillis(seconds.saturating_mul(1000));
+                self.remote.resolve_version(moment).map(|found| found.0)
+            }
+            Err(_) => return Ok(None),
+        };
+        let snapshot = snapshot.map_err(error)?;
+        let first = snapshot.identity.namespace.as_version();
+        Ok((snapshot.version != first).then_some(snapshot.version))
+    }
+
+    /// The version that a read would be made at, as far as that is known.
+    fn current_version(&self) -> Option<Version> {
+        let transaction = self.transaction.as_ref();
+        let current = transaction.map(|transaction| match &transaction.own {
+            Some(own) => own.snapshot.version,
+            None => transaction.snapshot.version,
+        });
+        current.or(self.last_known)
+    }
+
+    /// Makes the error of a failed operation, and remembers its text.
+    fn fail(&mut self, operation: Operation, cause: Cause) -> Error {
+        let version = self.transaction.as_ref().map(|t| t.snapshot.version);
+        let error = Error::new(operation, &self.name, version, cause);
+        self.last_error = Some(error.to_string());
+        error
+    }
+
+    fn check_writable(&self) -> Result<(), Cause> {
+        match (self.is_immutable(), self.options.read_only) {
+            (true, _) => Err(Cause::Immutable),
+            (false, true) => Err(Cause::ReadOnly),
+            (false, false) => Ok(()),
+        }
+    }
+
+    /// A transaction belongs to the process that began it.
+    fn check_process(&self) -> Result<(), Cause> {
+        match &self.transaction {
+            Some(transaction) if transaction.process != self.remote.env.process_id() => {
+                Err(Cause::Forked)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Tells the connection's other databases how far this one is.
+    fn report(&mut self, progress: Progress) {
+        if self.reported == Some(progress) {
+            return;
+        }
+        if let Some(connection) = self.connection {
+            let shared = self.remote.env.shared();
+            let name = self.name.namespace.as_str();
+            shared
+                .lock_writers()
+                .set(connection, self.id, name, progress);
+            self.reported = Some(progress);
+        }
+    }
+
+    /// This database is no longer being written.
+    fn retire(&mut self) {
+        if let (Some(connection), Some(_)) = (self.connection, self.reported.take()) {
+            let shared = self.remote.env.shared();
+            shared.lock_writers().remove(connection, self.id);
+        }
+    }
+}
+
+impl Drop for DatabaseFile {
+    fn drop(&mut self) {
+        self.retire();
     }
 }

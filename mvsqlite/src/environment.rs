@@ -1,21 +1,39 @@
 //! What the databases of one process share: configuration, transport, page cache.
+//!
+//! Lock order: none of the locks here is ever taken while another is held, and none is held during
+//! I/O. After `fork` the child has fresh ones.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mvsqlite_protocol::DatabaseName;
 use mvsqlite_protocol::name::NameError;
 
-use crate::client::Transport;
+use crate::client::{DataPlane, HttpTransport, Transport};
 use crate::config::{Config, ConfigError};
+use crate::database::{FileId, PageCache, Writers};
+use crate::per_process::PerProcess;
 use crate::system::{Os, System};
 
 /// What the databases of one process share. Made once, on first use; survives `fork`.
 pub struct Environment {
     config: Config,
-    #[expect(dead_code, reason = "used by the operations that follow")]
-    transport: Arc<dyn Transport>,
-    #[expect(dead_code, reason = "used by the operations that follow")]
+    plane: DataPlane,
     system: Arc<dyn System>,
+    shared: PerProcess<Shared>,
+    next_file: AtomicU64,
+}
+
+/// What belongs to one process and not to its children.
+pub(crate) struct Shared {
+    pub(crate) cache: Mutex<PageCache>,
+    writers: Mutex<Writers>,
+}
+
+impl Shared {
+    pub(crate) fn lock_writers(&self) -> MutexGuard<'_, Writers> {
+        self.writers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Environment {
@@ -24,12 +42,14 @@ impl Environment {
     /// # Errors
     /// If a variable is malformed or `MVSQLITE_DATA_PLANE` is missing.
     pub fn from_env() -> Result<Arc<Self>, ConfigError> {
-        let config = Config::from_env()?;
-        let _ = (config, Os::new());
-        Err(ConfigError {
-            variable: "MVSQLITE_DATA_PLANE",
-            problem: "no transport yet".to_owned(),
-        })
+        Ok(Self::new(Config::from_env()?))
+    }
+
+    /// As configured, over HTTP. Does no I/O and starts no thread.
+    pub fn new(config: Config) -> Arc<Self> {
+        let system: Arc<dyn System> = Arc::new(Os::new());
+        let transport = HttpTransport::new(&config.servers, Arc::clone(&system));
+        Self::with_transport(config, Arc::new(transport), system)
     }
 
     /// With a transport and a system of the caller's: tests and simulation.
@@ -38,10 +58,17 @@ impl Environment {
         transport: Arc<dyn Transport>,
         system: Arc<dyn System>,
     ) -> Arc<Self> {
+        let cache_bytes = config.cache_bytes;
+        let make = move || Shared {
+            cache: Mutex::new(PageCache::new(cache_bytes)),
+            writers: Mutex::default(),
+        };
         Arc::new(Self {
-            config,
-            transport,
+            plane: DataPlane::new(transport, Arc::clone(&system), config.timeout),
+            shared: PerProcess::new(system.process_id(), make),
             system,
+            config,
+            next_file: AtomicU64::new(1),
         })
     }
 
@@ -53,5 +80,25 @@ impl Environment {
     /// Which database a program means by a file name: [`Config::target`].
     pub fn target(&self, name: &str) -> Option<Result<DatabaseName, NameError>> {
         self.config.target(name)
+    }
+
+    pub(crate) fn plane(&self) -> &DataPlane {
+        &self.plane
+    }
+
+    pub(crate) fn system(&self) -> &dyn System {
+        &*self.system
+    }
+
+    pub(crate) fn process_id(&self) -> u32 {
+        self.system.process_id()
+    }
+
+    pub(crate) fn shared(&self) -> Arc<Shared> {
+        self.shared.get(self.system.process_id())
+    }
+
+    pub(crate) fn next_file_id(&self) -> FileId {
+        FileId(self.next_file.fetch_add(1, Ordering::Relaxed))
     }
 }

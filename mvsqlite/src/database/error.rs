@@ -81,6 +81,9 @@ pub enum Cause {
     /// A past version cannot be written.
     #[error("a past version cannot be written; open the name without its '@...' to write")]
     Immutable,
+    /// The database was opened for reading.
+    #[error("it was opened read-only")]
+    ReadOnly,
     /// The namespace is in exclusive mode, which this client cannot write in yet.
     #[error("the namespace is in exclusive mode, in which this client can only read")]
     ExclusiveMode,
@@ -214,7 +217,7 @@ impl Error {
             Cause::OutcomeUnknown(_) => SqliteCode::IoErrCommitAtomic,
             Cause::NotCommitted(_) => SqliteCode::IoErrFsync,
             Cause::Replaced => SqliteCode::ReadOnlyDbMoved,
-            Cause::Immutable | Cause::ExclusiveMode => SqliteCode::ReadOnly,
+            Cause::Immutable | Cause::ReadOnly | Cause::ExclusiveMode => SqliteCode::ReadOnly,
             Cause::PageSizeUnsupported(_)
             | Cause::PageSizeChange { .. }
             | Cause::ExclusiveLocking

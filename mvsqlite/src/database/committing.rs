@@ -1,0 +1,386 @@
+//! Writing, and the commit point.
+//!
+//! A write transaction goes through the phases of [`Phase`]. SQLite sends `SQLITE_FCNTL_SYNC` at
+//! COMMIT and also at the end of a rollback that had to play its journal back. It is a commit if
+//! and only if the newest page 1 written carries another change counter than the one SQLite held
+//! when it began: a commit always writes one, a cache spill sends no SYNC, and a rollback puts the
+//! old one back. After the commit point nothing fails, since SQLite would undo what is stored.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use mvsqlite_protocol::page::staged_sum;
+use mvsqlite_protocol::v2::{CommitReply, CommitRequest, PAGE_1, StageRef, StageRequest};
+use mvsqlite_protocol::{Code, IdempotencyKey, PageData, PageIndex, PageSet, Problem};
+use serde_bytes::ByteBuf;
+
+use super::cache::OwnCommit;
+use super::connection::Progress;
+use super::error::{Cause, Error, Operation};
+use super::remote::lock_cache;
+use super::snapshot::{Header, Snapshot};
+use super::write_set::{WriteLimits, WriteSet};
+use super::{DatabaseFile, OwnPages, Phase, page1};
+use crate::client::CommitOutcome;
+
+/// What a commit sends.
+struct Changes {
+    /// In stored form, ascending; page 1 only if it changed.
+    pages: Vec<(PageIndex, Arc<[u8]>)>,
+    /// Page 1 as it is from then on, in stored form.
+    header: Header,
+}
+
+impl DatabaseFile {
+    /// `xWrite`: whole pages, into this transaction's private write set.
+    ///
+    /// # Errors
+    /// If the write cannot be part of any commit: a past version, another page size, too much.
+    pub fn write(&mut self, offset: u64, data: &[u8]) -> Result<(), Error> {
+        self.try_write(offset, data).map_err(|cause| {
+            self.doom(&cause);
+            self.fail(Operation::Write, cause)
+        })
+    }
+
+    fn try_write(&mut self, offset: u64, data: &[u8]) -> Result<(), Cause> {
+        self.check_writable()?;
+        self.check_process()?;
+        let most_bytes = self.remote.env.config().transaction_bytes;
+        let Some(transaction) = &mut self.transaction else {
+            return Err(Cause::Misuse("a write without a lock"));
+        };
+        match &mut transaction.phase {
+            Phase::Reading => Err(Cause::Misuse("a write without RESERVED")),
+            Phase::Writing(writes) => {
+                let limits = WriteLimits {
+                    pages: transaction.snapshot.limits.commit_pages,
+                    bytes: most_bytes,
+                };
+                writes.write(offset, data, limits)?;
+                if let Some(counter) = writes.change_counter() {
+                    self.counter.written(counter);
+                }
+                self.report(Progress::Wrote);
+                Ok(())
+            }
+            Phase::Doomed { change_counter, .. } => {
+                if offset == 0 && page1::is_sqlite(data) {
+                    let counter = page1::change_counter(data);
+                    *change_counter = Some(counter);
+                    self.counter.written(counter);
+                }
+                Ok(())
+            }
+            // The playback of a transaction over several files, of which a later one failed: this
+            // one is committed, which the failure said.
+            Phase::Committed => Ok(()),
+            // A new write transaction without a new lock.
+            Phase::Finished => Err(Cause::ExclusiveLocking),
+        }
+    }
+
+    /// `xTruncate`. Cannot fail after the commit point, where SQLite cuts off what the commit has
+    /// cut off already.
+    ///
+    /// # Errors
+    /// If the database cannot be written.
+    pub fn truncate(&mut self, size: u64) -> Result<(), Error> {
+        let result = self.try_truncate(size);
+        result.map_err(|cause| self.fail(Operation::Write, cause))
+    }
+
+    fn try_truncate(&mut self, size: u64) -> Result<(), Cause> {
+        self.check_writable()?;
+        let Some(transaction) = &mut self.transaction else {
+            return Err(Cause::Misuse("a truncation without a lock"));
+        };
+        match &mut transaction.phase {
+            Phase::Reading => Err(Cause::Misuse("a truncation without RESERVED")),
+            Phase::Writing(writes) => {
+                writes.truncate(size);
+                Ok(())
+            }
+            Phase::Doomed { change_counter, .. } => {
+                if size == 0 {
+                    *change_counter = None;
+                }
+                Ok(())
+            }
+            Phase::Committed | Phase::Finished => Ok(()),
+        }
+    }
+
+    /// `SQLITE_FCNTL_OVERWRITE`: a VACUUM is about to write the whole file. This is where a change
+    /// of the page size is first seen, if `PRAGMA page_size` of this database asked for it;
+    /// otherwise the header that is written tells.
+    ///
+    /// # Errors
+    /// If it is to change the page size.
+    pub fn overwrite(&mut self) -> Result<(), Error> {
+        match (self.page_size(), self.asked_page_size) {
+            (Some(from), Some(to)) if from != to => {
+                let cause = Cause::PageSizeChange { from, to };
+                Err(self.fail(Operation::Write, cause))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// `SQLITE_FCNTL_SYNC`: the commit point, if this is a commit and not the end of a rollback.
+    /// `super_journal` is its name if the transaction has one.
+    ///
+    /// # Errors
+    /// If nothing was committed ([`super::SqliteCode::BusySnapshot`] for a conflict), or if that is
+    /// not known ([`super::SqliteCode::IoErrCommitAtomic`]). The write transaction is doomed then:
+    /// SQLite's playback is accepted and ignored.
+    pub fn sync(&mut self, super_journal: Option<&str>) -> Result<(), Error> {
+        let result = self.try_sync(super_journal.is_some());
+        result.map_err(|cause| {
+            if !matches!(cause, Cause::Doomed(_)) {
+                self.doom(&cause);
+            }
+            self.fail(Operation::Commit, cause)
+        })
+    }
+
+    fn try_sync(&mut self, has_super_journal: bool) -> Result<(), Cause> {
+        let held = self.counter.held();
+        let Some(transaction) = &self.transaction else {
+            return Ok(());
+        };
+        let is_commit = |counter: Option<u32>| counter.is_some_and(|counter| counter != held);
+        match &transaction.phase {
+            Phase::Writing(writes) if is_commit(writes.change_counter()) => {}
+            Phase::Doomed {
+                reason,
+                change_counter,
+            } if is_commit(*change_counter) => return Err(Cause::Doomed(reason.clone())),
+            _ => return Ok(()),
+        }
+        self.check_process()?;
+        self.check_other_databases(has_super_journal)?;
+        self.commit()
+    }
+
+    /// `SQLITE_FCNTL_COMMIT_PHASETWO`.
+    pub fn commit_phase_two(&mut self) {
+        if let Some(transaction) = &mut self.transaction
+            && matches!(transaction.phase, Phase::Committed)
+        {
+            transaction.phase = Phase::Finished;
+        }
+    }
+
+    /// Nothing of the write transaction can be committed any more.
+    fn doom(&mut self, cause: &Cause) {
+        self.counter.spoil();
+        let Some(transaction) = &mut self.transaction else {
+            return;
+        };
+        if !matches!(transaction.phase, Phase::Writing(_)) {
+            return;
+        }
+        transaction.phase = Phase::Doomed {
+            reason: cause.to_string(),
+            change_counter: None,
+        };
+    }
+
+    /// Two of our databases in one transaction would be two commits, the second of which may fail.
+    fn check_other_databases(&self, has_super_journal: bool) -> Result<(), Cause> {
+        let Some(connection) = self.connection else {
+            return Ok(());
+        };
+        let shared = self.remote.env.shared();
+        let writers = shared.lock_writers();
+        match writers.other(connection, self.id) {
+            // Without a super-journal a lock alone is no writing: BEGIN IMMEDIATE locks all.
+            Some((_, Progress::Reserved)) if !has_super_journal => Ok(()),
+            Some((other, progress)) => Err(Cause::SecondDatabase {
+                other: other.to_owned(),
+                committed: progress == Progress::Committed,
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// Sends the write set, all or nothing.
+    fn commit(&mut self) -> Result<(), Cause> {
+        let Some(transaction) = &mut self.transaction else {
+            return Ok(());
+        };
+        let Phase::Writing(writes) = &transaction.phase else {
+            return Ok(());
+        };
+        let Some(counter) = writes.change_counter() else {
+            return Ok(());
+        };
+        let changes = changes(writes, &transaction.snapshot)?;
+        if changes.pages.is_empty() {
+            // Nothing but counters: nothing to store.
+            transaction.phase = Phase::Committed;
+        } else {
+            let reply = self.send(&changes)?;
+            self.install(changes, reply);
+        }
+        self.counter.committed(counter);
+        self.report(Progress::Committed);
+        Ok(())
+    }
+
+    /// One commit request; what it cannot carry is staged before.
+    fn send(&mut self, changes: &Changes) -> Result<CommitReply, Cause> {
+        let mut key = [0; IdempotencyKey::LEN];
+        self.remote.env.system().fill_random(&mut key)?;
+        let Some(transaction) = &mut self.transaction else {
+            return Err(Cause::Misuse("a commit without a transaction"));
+        };
+        let snapshot = &mut transaction.snapshot;
+        let bytes: u64 = changes
+            .pages
+            .iter()
+            .map(|(_, page)| page.len() as u64)
+            .sum();
+        let staged = bytes > snapshot.limits.inline_bytes;
+        let inline = |index: PageIndex| !staged || index == PAGE_1;
+        let stage = match staged {
+            true => Some(self.remote.stage(snapshot, &changes.pages)?),
+            false => None,
+        };
+        let inline_pages = changes.pages.iter().filter(|(index, _)| inline(*index));
+        let request = CommitRequest {
+            namespace: snapshot.identity.namespace,
+            base: snapshot.version,
+            read_version: snapshot.read_version,
+            key: IdempotencyKey::from_bytes(key),
+            retry: false,
+            read: self.read_set.clone(),
+            pages: inline_pages.map(page_data).collect(),
+            stage,
+        };
+        let plane = self.remote.env.plane();
+        let outcome = plane.commit(&self.remote.key, request);
+        if !matches!(outcome, CommitOutcome::Committed(_)) {
+            // The snapshot is of no more use for writing, whatever the reason.
+            transaction.stale = true;
+        }
+        match outcome {
+            CommitOutcome::Committed(reply) => Ok(reply),
+            CommitOutcome::Refused(problem) => Err(refusal(problem)),
+            CommitOutcome::NotCommitted(error) => Err(Cause::NotCommitted(error)),
+            CommitOutcome::Unknown(error) => Err(Cause::OutcomeUnknown(error)),
+        }
+    }
+
+    /// The commit is made: the own pages lie over the snapshot from now on, and in the cache.
+    fn install(&mut self, changes: Changes, reply: CommitReply) {
+        let Some(transaction) = &mut self.transaction else {
+            return;
+        };
+        let base = &transaction.snapshot;
+        let mut after = base.clone();
+        let cut_off = changes.header.page_count..base.page_count();
+        after.content = Some(changes.header);
+        after.version = reply.version;
+        after.read_version = after.read_version.max(reply.read_version);
+        let written = changes.pages.iter().map(|(index, _)| *index);
+        let commit = OwnCommit {
+            base: base.version,
+            version: reply.version,
+            seen: reply.seen,
+            changed: reply.changed.as_ref(),
+            written: written.chain(cut_off).collect(),
+            contents: changes.pages,
+        };
+        let shared = self.remote.env.shared();
+        lock_cache(&shared).committed(base.identity, commit);
+        self.last_known = Some(reply.version);
+        let phase = std::mem::replace(&mut transaction.phase, Phase::Committed);
+        let pages = match phase {
+            Phase::Writing(writes) => writes.into_pages(),
+            _ => BTreeMap::new(),
+        };
+        transaction.own = Some(OwnPages {
+            pages,
+            snapshot: after,
+        });
+    }
+}
+
+/// What of the write set is a change.
+fn changes(writes: &WriteSet, snapshot: &Snapshot) -> Result<Changes, Cause> {
+    let (Some(written), Some(page_size)) = (writes.page(PAGE_1), writes.page_size()) else {
+        return Err(Cause::Misuse("a commit without page 1"));
+    };
+    let base = snapshot.content.as_ref().map(|header| &header.page1);
+    let page1 = page1::stored(written, base.map(|page| &**page));
+    let page1_changed = base.is_none_or(|base| !page1::is_unchanged(&page1, base));
+    let header = Header::new(Arc::from(page1), page_size);
+    let mut pages = Vec::with_capacity(writes.pages().len());
+    if page1_changed {
+        pages.push((PAGE_1, Arc::clone(&header.page1)));
+    }
+    // What lies behind the end by page 1 is cut off later, when nothing may fail any more.
+    for (index, page) in writes.pages().range(PAGE_1 + 1..header.page_count) {
+        pages.push((*index, Arc::from(page.as_slice())));
+    }
+    Ok(Changes { pages, header })
+}
+
+fn page_data((index, page): &(PageIndex, Arc<[u8]>)) -> PageData {
+    PageData {
+        index: *index,
+        data: ByteBuf::from(page.to_vec()),
+    }
+}
+
+fn refusal(problem: Box<Problem>) -> Cause {
+    match problem.code {
+        Code::Conflict => Cause::Conflict {
+            page: problem.page,
+            version: problem.version,
+        },
+        _ => Cause::Call(crate::client::CallError::Refused(problem)),
+    }
+}
+
+impl super::remote::Remote {
+    /// Uploads all pages but page 1 in batches.
+    fn stage(
+        &self,
+        snapshot: &mut Snapshot,
+        pages: &[(PageIndex, Arc<[u8]>)],
+    ) -> Result<StageRef, Cause> {
+        let pages: Vec<_> = pages.iter().filter(|(index, _)| *index != PAGE_1).collect();
+        let page_size = snapshot_page_size(&pages);
+        let batch = (snapshot.limits.stage_batch_bytes / page_size).max(1);
+        let mut stage = None;
+        for batch in pages.chunks(usize::try_from(batch).unwrap_or(usize::MAX)) {
+            let request = StageRequest {
+                namespace: snapshot.identity.namespace,
+                read_version: snapshot.read_version,
+                stage,
+                pages: batch.iter().map(|page| page_data(page)).collect(),
+                unstage: PageSet::new(),
+            };
+            let reply = self.env.plane().stage(&self.key, &request)?;
+            snapshot.read_version = snapshot.read_version.max(reply.read_version);
+            stage = Some(reply.stage);
+        }
+        let sums = pages.iter().map(|(index, page)| staged_sum(*index, page));
+        let sum = sums.fold(0, |all, sum| all ^ sum);
+        match stage {
+            Some(stage) => Ok(StageRef {
+                stage,
+                count: pages.len() as u64,
+                sum,
+            }),
+            None => Err(Cause::Misuse("a stage without pages")),
+        }
+    }
+}
+
+fn snapshot_page_size(pages: &[&(PageIndex, Arc<[u8]>)]) -> u64 {
+    pages.first().map_or(1, |(_, page)| page.len() as u64)
+}

@@ -1,0 +1,164 @@
+//! Locks: a snapshot at SHARED, a write transaction from RESERVED on.
+
+use mvsqlite_protocol::v2::Concurrency;
+use mvsqlite_protocol::{Moment, Version};
+
+use super::connection::Progress;
+use super::error::{Cause, Error, Operation};
+use super::lock::LockLevel;
+use super::write_set::WriteSet;
+use super::{DatabaseFile, Phase, Transaction};
+
+impl DatabaseFile {
+    /// `xLock`. From no lock to [`LockLevel::Shared`] takes a snapshot, one request; the higher
+    /// levels are granted without one.
+    ///
+    /// # Errors
+    /// If no snapshot could be taken, or it cannot be written on.
+    pub fn lock(&mut self, level: LockLevel) -> Result<(), Error> {
+        if level <= self.level {
+            return Ok(());
+        }
+        if self.pinned.is_none() && self.transaction.is_none() {
+            self.begin()
+                .map_err(|cause| self.fail(Operation::Begin, cause))?;
+        }
+        if level >= LockLevel::Reserved && self.level < LockLevel::Reserved {
+            // SHARED is held from here on, whether or not the rest succeeds.
+            self.level = LockLevel::Shared;
+            self.reserve()
+                .map_err(|cause| self.fail(Operation::Reserve, cause))?;
+        }
+        self.level = level;
+        Ok(())
+    }
+
+    /// `xUnlock`. To [`LockLevel::Shared`] ends the write transaction, discarding what was not
+    /// committed; to [`LockLevel::None`] ends the snapshot. Never fails.
+    pub fn unlock(&mut self, level: LockLevel) {
+        if level < LockLevel::Reserved {
+            self.end_write();
+        }
+        if level == LockLevel::None {
+            self.transaction = None;
+        }
+        self.level = self.level.min(level);
+    }
+
+    /// Takes a snapshot of the newest version.
+    fn begin(&mut self) -> Result<(), Cause> {
+        self.opening = None;
+        let begun = match self.remote.begin(Some(self.identity)) {
+            Ok(begun) => begun,
+            Err(cause) => {
+                self.counter.spoil();
+                return Err(cause);
+            }
+        };
+        let snapshot = begun.snapshot;
+        let other_version = self.last_known != Some(snapshot.version);
+        self.counter
+            .begin(snapshot.content.is_none(), other_version);
+        self.last_known = Some(snapshot.version);
+        self.transaction = Some(Transaction {
+            process: self.remote.env.process_id(),
+            snapshot,
+            mode: begun.mode,
+            phase: Phase::Reading,
+            own: None,
+            stale: false,
+        });
+        Ok(())
+    }
+
+    /// Makes the transaction a writer.
+    fn reserve(&mut self) -> Result<(), Cause> {
+        self.check_writable()?;
+        self.check_process()?;
+        let Some(transaction) = &mut self.transaction else {
+            return Err(Cause::Misuse("RESERVED without SHARED"));
+        };
+        if transaction.mode != Concurrency::Optimistic {
+            return Err(Cause::ExclusiveMode);
+        }
+        if transaction.stale {
+            return Err(Cause::StaleSnapshot);
+        }
+        if transaction.own.is_some() {
+            self.move_to_own_commit()?;
+        }
+        let Some(transaction) = &mut self.transaction else {
+            return Err(Cause::Misuse("RESERVED without SHARED"));
+        };
+        let snapshot = &transaction.snapshot;
+        let writes = WriteSet::new(snapshot.page_size(), snapshot.page_count());
+        transaction.phase = Phase::Writing(writes);
+        self.report(Progress::Reserved);
+        Ok(())
+    }
+
+    /// After a COMMIT that stayed at SHARED, the snapshot is the old one under the own pages. If
+    /// nobody else committed in between, that is the very content of the own commit, and the
+    /// snapshot moves there; otherwise it can be read on but not written on. Reading needs not ask.
+    fn move_to_own_commit(&mut self) -> Result<(), Cause> {
+        let Some(transaction) = &mut self.transaction else {
+            return Ok(());
+        };
+        let Some(own) = &transaction.own else {
+            return Ok(());
+        };
+        let before = Moment::Version(predecessor(own.snapshot.version));
+        let (resolved, _) = self.remote.resolve_version(before)?;
+        if resolved.identity != transaction.snapshot.identity {
+            return Err(Cause::Replaced);
+        }
+        if resolved.version != transaction.snapshot.version {
+            transaction.stale = true;
+            return Err(Cause::StaleSnapshot);
+        }
+        if let Some(own) = transaction.own.take() {
+            transaction.snapshot = own.snapshot;
+        }
+        Ok(())
+    }
+
+    /// Ends the write transaction, if there is one: what is not committed is gone.
+    fn end_write(&mut self) {
+        let Some(transaction) = &mut self.transaction else {
+            return;
+        };
+        let phase = std::mem::replace(&mut transaction.phase, Phase::Reading);
+        match phase {
+            Phase::Reading => return,
+            Phase::Writing(writes) if writes.is_empty() => {}
+            // After a rollback SQLite's cache may keep what it did not think worth undoing.
+            Phase::Writing(_) | Phase::Doomed { .. } => self.counter.spoil(),
+            Phase::Committed | Phase::Finished => {}
+        }
+        self.retire();
+    }
+}
+
+/// The version just below.
+fn predecessor(version: Version) -> Version {
+    let mut bytes = *version.as_bytes();
+    for byte in bytes.iter_mut().rev() {
+        let (less, borrow) = byte.overflowing_sub(1);
+        *byte = less;
+        if !borrow {
+            break;
+        }
+    }
+    Version::from_bytes(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_below_borrows_across_the_order_field() {
+        assert_eq!(predecessor(Version::new(7, 0)), Version::new(6, u16::MAX));
+        assert_eq!(predecessor(Version::new(7, 3)), Version::new(7, 2));
+    }
+}

@@ -1,0 +1,190 @@
+//! Reading: own writes over own commits over the snapshot.
+
+use std::borrow::Cow;
+
+use mvsqlite_protocol::PageIndex;
+use mvsqlite_protocol::v2::PAGE_1;
+
+use super::error::{Cause, Error, Operation};
+use super::read_ahead::ReadAhead;
+use super::remote::Remote;
+use super::snapshot::Snapshot;
+use super::{DatabaseFile, Phase, Read, Transaction, page1};
+
+impl DatabaseFile {
+    /// `xRead`: any offset and length, under any lock or none. What lies beyond the end of the
+    /// file reads as zeros.
+    ///
+    /// # Errors
+    /// If pages could not be fetched.
+    pub fn read(&mut self, offset: u64, buffer: &mut [u8]) -> Result<Read, Error> {
+        self.try_read(offset, buffer)
+            .map_err(|cause| self.fail(Operation::Read, cause))
+    }
+
+    /// `xFileSize`, in bytes.
+    ///
+    /// # Errors
+    /// If no snapshot is held and none could be taken.
+    pub fn size(&mut self) -> Result<u64, Error> {
+        self.check_process()
+            .map_err(|cause| self.fail(Operation::Read, cause))?;
+        match &self.transaction {
+            Some(transaction) => Ok(transaction.size()),
+            None => {
+                let snapshot = self.unlocked_snapshot();
+                let snapshot = snapshot.map_err(|cause| self.fail(Operation::Read, cause))?;
+                Ok(snapshot.size())
+            }
+        }
+    }
+
+    fn try_read(&mut self, offset: u64, buffer: &mut [u8]) -> Result<Read, Cause> {
+        self.check_process()?;
+        buffer.fill(0);
+        if self.transaction.is_none() {
+            let snapshot = self.unlocked_snapshot()?;
+            let counter = self.counter.held();
+            let (remote, read_ahead) = (&self.remote, &mut self.read_ahead);
+            let extent = Extent::new(snapshot.size(), snapshot.page_size());
+            return extent.read(offset, buffer, |index, _| {
+                snapshot_page(remote, &snapshot, index, read_ahead, counter)
+            });
+        }
+        self.read_in_transaction(offset, buffer)
+    }
+
+    fn read_in_transaction(&mut self, offset: u64, buffer: &mut [u8]) -> Result<Read, Cause> {
+        let Some(transaction) = &self.transaction else {
+            return Err(Cause::Misuse("no transaction"));
+        };
+        let (remote, read_ahead) = (&self.remote, &mut self.read_ahead);
+        let (counter, read_set) = (&mut self.counter, &mut self.read_set);
+        let extent = Extent::new(transaction.size(), transaction.page_size());
+        extent.read(offset, buffer, |index, bytes| {
+            let checks_cache =
+                bytes.start < page1::CACHE_CHECK.end && bytes.end > page1::CACHE_CHECK.start;
+            if index == PAGE_1 && checks_cache && counter.seen() {
+                // SQLite drops its cache: what it read before counts no longer.
+                *read_set = Default::default();
+            }
+            read_set.insert(index);
+            transaction.page(remote, index, read_ahead, counter.held())
+        })
+    }
+
+    /// The snapshot for a read under no lock: SQLite looks at the header when it opens a file.
+    fn unlocked_snapshot(&mut self) -> Result<Snapshot, Cause> {
+        if let Some(snapshot) = self.pinned.as_ref().or(self.opening.as_ref()) {
+            return Ok(snapshot.clone());
+        }
+        Ok(self.remote.begin(Some(self.identity))?.snapshot)
+    }
+}
+
+/// The file as far as there is one.
+struct Extent {
+    size: u64,
+    page_size: u64,
+}
+
+impl Extent {
+    fn new(size: u64, page_size: Option<u32>) -> Self {
+        Self {
+            size,
+            page_size: u64::from(page_size.unwrap_or_default()),
+        }
+    }
+
+    /// Copies from the pages that a read touches. `page` gets an index and which bytes of the page
+    /// are wanted, and answers `None` for a page of zeros.
+    fn read<'p>(
+        &self,
+        offset: u64,
+        buffer: &mut [u8],
+        mut page: impl FnMut(PageIndex, std::ops::Range<u64>) -> Result<Option<Cow<'p, [u8]>>, Cause>,
+    ) -> Result<Read, Cause> {
+        let there = self.size.saturating_sub(offset).min(buffer.len() as u64);
+        let mut done: u64 = 0;
+        while done < there && self.page_size > 0 {
+            let at = offset + done;
+            let start = at % self.page_size;
+            let end = self.page_size.min(start + there - done);
+            let Ok(index) = PageIndex::try_from(at / self.page_size) else {
+                return Err(Cause::Misuse("a read beyond the last page there can be"));
+            };
+            let target = &mut buffer[done as usize..(done + end - start) as usize];
+            if let Some(content) = page(index, start..end)? {
+                // Every page has the full size: checked where it came in.
+                if let Some(bytes) = content.get(start as usize..end as usize) {
+                    target.copy_from_slice(bytes);
+                }
+            }
+            done += end - start;
+        }
+        match there == buffer.len() as u64 {
+            true => Ok(Read::Full),
+            false => Ok(Read::Short(there as usize)),
+        }
+    }
+}
+
+/// A page of a snapshot as SQLite gets to see it.
+fn snapshot_page(
+    remote: &Remote,
+    snapshot: &Snapshot,
+    index: PageIndex,
+    read_ahead: &mut ReadAhead,
+    counter: u32,
+) -> Result<Option<Cow<'static, [u8]>>, Cause> {
+    let page = remote.page(snapshot, index, read_ahead)?;
+    Ok(page.map(|page| {
+        Cow::Owned(match index {
+            PAGE_1 => page1::served(&page, counter),
+            _ => page.to_vec(),
+        })
+    }))
+}
+
+impl Transaction {
+    /// Size of the file, in bytes.
+    pub(super) fn size(&self) -> u64 {
+        match (&self.phase, &self.own) {
+            (Phase::Writing(writes), _) => writes.size(),
+            (_, Some(own)) => own.snapshot.size(),
+            _ => self.snapshot.size(),
+        }
+    }
+
+    /// In bytes; `None` while the file is empty.
+    pub(super) fn page_size(&self) -> Option<u32> {
+        match (&self.phase, &self.own) {
+            (Phase::Writing(writes), _) => writes.page_size(),
+            (_, Some(own)) => own.snapshot.page_size(),
+            _ => self.snapshot.page_size(),
+        }
+    }
+
+    /// A page of the file, `None` for a hole.
+    fn page<'p>(
+        &'p self,
+        remote: &Remote,
+        index: PageIndex,
+        read_ahead: &mut ReadAhead,
+        counter: u32,
+    ) -> Result<Option<Cow<'p, [u8]>>, Cause> {
+        if let Phase::Writing(writes) = &self.phase {
+            if let Some(page) = writes.page(index) {
+                return Ok(Some(Cow::Borrowed(page)));
+            }
+            if !writes.is_from_snapshot(index) {
+                return Ok(None);
+            }
+        } else if let Some(own) = &self.own
+            && let Some(page) = own.pages.get(&index)
+        {
+            return Ok(Some(Cow::Borrowed(page)));
+        }
+        snapshot_page(remote, &self.snapshot, index, read_ahead, counter)
+    }
+}

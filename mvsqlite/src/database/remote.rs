@@ -1,0 +1,274 @@
+//! One namespace of the store, read through the page cache of the process.
+
+use std::sync::{Arc, MutexGuard, PoisonError};
+
+use mvsqlite_protocol::page::{MAX_PAGE_SIZE, MIN_PAGE_SIZE};
+use mvsqlite_protocol::v2::{
+    BeginReply, BeginRequest, Concurrency, Limits, PAGE_1, ReadRequest, ResolveRequest,
+};
+use mvsqlite_protocol::{Moment, NamespaceKey, PageImage, PageIndex, PageSet};
+
+use super::cache::{Content, Identity, PageCache};
+use super::error::Cause;
+use super::page1;
+use super::read_ahead::ReadAhead;
+use super::snapshot::{Header, Snapshot};
+use crate::client::CallError;
+use crate::environment::{Environment, Shared};
+
+/// One namespace of the store.
+pub(super) struct Remote {
+    pub(super) env: Arc<Environment>,
+    pub(super) key: NamespaceKey,
+}
+
+/// A snapshot and what goes with it for writers.
+pub(super) struct Begun {
+    pub(super) snapshot: Snapshot,
+    pub(super) mode: Concurrency,
+}
+
+pub(super) fn lock_cache(shared: &Shared) -> MutexGuard<'_, PageCache> {
+    // The cache is consistent between calls, and its methods do not panic half way.
+    shared.cache.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn bad_reply(text: impl Into<String>) -> Cause {
+    Cause::Call(CallError::BadReply(text.into()))
+}
+
+impl Remote {
+    /// Takes a snapshot of the newest version. `expected`: what this database was opened as.
+    pub(super) fn begin(&self, expected: Option<Identity>) -> Result<Begun, Cause> {
+        let shared = self.env.shared();
+        let known = expected.and_then(|identity| lock_cache(&shared).known(identity));
+        let has_page1 = match (expected, &known) {
+            (Some(identity), Some(known)) => {
+                let page1 = lock_cache(&shared).get(identity, PAGE_1, known.version);
+                page1.is_some()
+            }
+            _ => false,
+        };
+        let request = BeginRequest {
+            known,
+            want_pages: !has_page1,
+        };
+        let reply = self.env.plane().begin(&self.key, &request)?;
+        let identity = Identity {
+            incarnation: reply.incarnation,
+            namespace: reply.namespace,
+        };
+        if expected.is_some_and(|expected| expected != identity) {
+            return Err(Cause::Replaced);
+        }
+        {
+            let mut cache = lock_cache(&shared);
+            let changed = reply.changed.as_ref();
+            cache.began(identity, request.known.as_ref(), reply.version, changed);
+        }
+        self.finish_begin(&shared, identity, reply, request.want_pages)
+    }
+
+    fn finish_begin(
+        &self,
+        shared: &Shared,
+        identity: Identity,
+        reply: BeginReply,
+        asked_for_pages: bool,
+    ) -> Result<Begun, Cause> {
+        let mut snapshot = Snapshot {
+            identity,
+            version: reply.version,
+            read_version: reply.read_version,
+            content: None,
+            limits: sane(reply.limits),
+        };
+        let page1 = reply.pages.iter().find(|image| image.index == PAGE_1);
+        let page1 = page1.and_then(|image| image.data.as_ref());
+        let page1: Content = page1.map(|data| Arc::from(data.as_slice()));
+        let mut images = reply.pages;
+        let page1 = match page1 {
+            Some(page1) => Some(page1),
+            // Asked for and not there.
+            None if asked_for_pages && reply.page_size == 0 => None,
+            None => self.page1(&snapshot, &mut images)?,
+        };
+        snapshot.content = header(page1, reply.page_size)?;
+        self.keep(shared, &snapshot, images)?;
+        Ok(Begun {
+            snapshot,
+            mode: reply.mode,
+        })
+    }
+
+    /// The version that a moment is; its snapshot without content.
+    pub(super) fn resolve_version(&self, moment: Moment) -> Result<(Snapshot, u32), Cause> {
+        let request = ResolveRequest { moment };
+        let reply = self.env.plane().resolve(&self.key, &request)?;
+        let snapshot = Snapshot {
+            identity: Identity {
+                incarnation: reply.incarnation,
+                namespace: reply.namespace,
+            },
+            version: reply.version,
+            read_version: reply.read_version,
+            content: None,
+            limits: sane(reply.limits),
+        };
+        Ok((snapshot, reply.page_size))
+    }
+
+    /// A snapshot of the past.
+    pub(super) fn resolve(&self, moment: Moment) -> Result<Snapshot, Cause> {
+        let (mut snapshot, page_size) = self.resolve_version(moment)?;
+        let mut images = Vec::new();
+        let page1 = self.page1(&snapshot, &mut images)?;
+        snapshot.content = header(page1, page_size)?;
+        self.keep(&self.env.shared(), &snapshot, images)?;
+        Ok(snapshot)
+    }
+
+    /// Page 1 in stored form, whatever its size. What was fetched for it is added to `images`.
+    fn page1(&self, snapshot: &Snapshot, images: &mut Vec<PageImage>) -> Result<Content, Cause> {
+        let cached = {
+            let shared = self.env.shared();
+            lock_cache(&shared).get(snapshot.identity, PAGE_1, snapshot.version)
+        };
+        if let Some(page1) = cached {
+            return Ok(page1);
+        }
+        *images = self.fetch(snapshot, [PAGE_1].into_iter().collect())?;
+        let page1 = images.first().and_then(|image| image.data.as_ref());
+        Ok(page1.map(|data| Arc::from(data.as_slice())))
+    }
+
+    /// A page at the snapshot. `None`: it does not exist there. On a miss the pages that a scan
+    /// will want next come along.
+    pub(super) fn page(
+        &self,
+        snapshot: &Snapshot,
+        index: PageIndex,
+        read_ahead: &mut ReadAhead,
+    ) -> Result<Content, Cause> {
+        let Some(header) = &snapshot.content else {
+            return Ok(None);
+        };
+        if index == PAGE_1 {
+            return Ok(Some(Arc::clone(&header.page1)));
+        }
+        if index >= header.page_count {
+            return Ok(None);
+        }
+        let shared = self.env.shared();
+        let wanted = {
+            let mut cache = lock_cache(&shared);
+            if let Some(content) = cache.get(snapshot.identity, index, snapshot.version) {
+                return Ok(content);
+            }
+            let most = most_pages(&snapshot.limits, header, &cache);
+            let count = read_ahead.window(index, most);
+            let end = index.saturating_add(count).min(header.page_count);
+            let missing = |page: &PageIndex| {
+                *page == index
+                    || cache
+                        .get(snapshot.identity, *page, snapshot.version)
+                        .is_none()
+            };
+            (index..end).filter(missing).collect::<PageSet>()
+        };
+        let images = self.fetch(snapshot, wanted)?;
+        // The client checked that the answer begins with the first page asked for: this one.
+        let content = images.first().and_then(|image| image.data.as_ref());
+        let content = content.map(|data| Arc::from(data.as_slice()));
+        self.keep(&shared, snapshot, images)?;
+        Ok(content)
+    }
+
+    fn fetch(&self, snapshot: &Snapshot, pages: PageSet) -> Result<Vec<PageImage>, Cause> {
+        let request = ReadRequest {
+            namespace: snapshot.identity.namespace,
+            version: snapshot.version,
+            read_version: snapshot.read_version,
+            pages,
+        };
+        let images = self.env.plane().read(&self.key, &request)?;
+        let fits = |image: &PageImage| {
+            let size = image.data.as_ref().map(|data| data.len());
+            image.from <= snapshot.version
+                && match snapshot.page_size() {
+                    Some(page_size) => size.is_none_or(|size| size == page_size as usize),
+                    None => true,
+                }
+        };
+        match images.iter().all(fits) {
+            true => Ok(images),
+            false => Err(bad_reply("a page of another size or from a later version")),
+        }
+    }
+
+    /// Puts pages that were read at the snapshot into the cache.
+    fn keep(
+        &self,
+        shared: &Shared,
+        snapshot: &Snapshot,
+        images: Vec<PageImage>,
+    ) -> Result<(), Cause> {
+        let page_size = snapshot.page_size().unwrap_or_default() as usize;
+        let mut cache = lock_cache(shared);
+        for image in images {
+            let content: Content = image.data.map(|data| Arc::from(data.into_vec()));
+            if image.from > snapshot.version
+                || content.as_ref().is_some_and(|page| page.len() != page_size)
+            {
+                return Err(bad_reply("a page of another size or from a later version"));
+            }
+            cache.insert(
+                snapshot.identity,
+                image.index,
+                image.from,
+                snapshot.version,
+                content,
+            );
+        }
+        Ok(())
+    }
+}
+
+/// The most pages that one read asks for: what the server allows, and what the cache can keep.
+fn most_pages(limits: &Limits, header: &Header, cache: &PageCache) -> u32 {
+    let bytes = limits.read_bytes.min(cache.read_ahead_bytes());
+    let pages = bytes / u64::from(header.page_size);
+    u32::try_from(pages)
+        .unwrap_or(u32::MAX)
+        .clamp(1, limits.read_pages)
+}
+
+/// A server that allows nothing at all would make loops that never end.
+fn sane(limits: Limits) -> Limits {
+    Limits {
+        stage_batch_bytes: limits.stage_batch_bytes.max(u64::from(MAX_PAGE_SIZE)),
+        read_pages: limits.read_pages.max(1),
+        ..limits
+    }
+}
+
+/// What a stored page 1 says. `claimed`: the page size by the server, 0 for no database.
+fn header(page1: Content, claimed: u32) -> Result<Option<Header>, Cause> {
+    let Some(page1) = page1 else {
+        return match claimed {
+            0 => Ok(None),
+            _ => Err(bad_reply("a database without a page 1")),
+        };
+    };
+    if !page1::is_sqlite(&page1) {
+        return Err(Cause::NotADatabase);
+    }
+    let size = page1::page_size(&page1);
+    if !size.is_power_of_two() || !(MIN_PAGE_SIZE..=MAX_PAGE_SIZE).contains(&size) {
+        return Err(Cause::PageSizeUnsupported(size));
+    }
+    if size != claimed || page1.len() != size as usize {
+        return Err(bad_reply("a page 1 whose size is not what its header says"));
+    }
+    Ok(Some(Header::new(page1, size)))
+}
