@@ -34,8 +34,9 @@ pub struct Config {
     pub name_map: BTreeMap<String, String>,
     /// `MVSQLITE_ONLY_MAPPED`: names that are not in the map are ordinary files.
     pub only_mapped: bool,
-    /// `MVSQLITE_HTTP_TIMEOUT_SECS`: the longest that one attempt may take. No operation of a
-    /// database takes more than three times as long, however often it is tried again.
+    /// `MVSQLITE_HTTP_TIMEOUT_SECS`: the longest that one attempt may take. A request with its
+    /// repetitions takes at most twice as long, a commit whose outcome has to be settled at most
+    /// four times.
     pub timeout: Duration,
     /// `MVSQLITE_SECTOR_SIZE`: the page size of new databases, in bytes.
     pub page_size: u32,
@@ -97,13 +98,13 @@ impl Config {
         if let Some(map) = get("MVSQLITE_DB_NAME_MAP") {
             config.name_map = name_map(&map)?;
         }
-        if let Some(seconds) = number("MVSQLITE_HTTP_TIMEOUT_SECS", &get, 1, 86_400)? {
+        if let Some(seconds) = number("MVSQLITE_HTTP_TIMEOUT_SECS", get, 1, 86_400)? {
             config.timeout = Duration::from_secs(seconds);
         }
         config.page_size = page_size(get("MVSQLITE_SECTOR_SIZE"))?.unwrap_or(config.page_size);
-        let pages = number("MVSQLITE_PAGE_CACHE_SIZE", &get, 0, 1 << 32)?.unwrap_or(5000);
+        let pages = number("MVSQLITE_PAGE_CACHE_SIZE", get, 0, 1 << 32)?.unwrap_or(5000);
         config.cache_bytes = pages * u64::from(config.page_size);
-        if let Some(bytes) = number("MVSQLITE_TRANSACTION_BYTES", &get, 1 << 16, 1 << 50)? {
+        if let Some(bytes) = number("MVSQLITE_TRANSACTION_BYTES", get, 1 << 16, 1 << 50)? {
             config.transaction_bytes = bytes;
         }
         refuse_exclusive(get("MVSQLITE_CONCURRENCY"))?;

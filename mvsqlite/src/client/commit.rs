@@ -36,7 +36,7 @@ enum Sent {
 }
 
 impl DataPlane {
-    /// Commits. Takes at most three times the timeout.
+    /// Commits. Takes at most four times the timeout.
     pub(crate) fn commit(&self, key: &NamespaceKey, request: CommitRequest) -> CommitOutcome {
         let settle = SettleRequest {
             namespace: request.namespace,

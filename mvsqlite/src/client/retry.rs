@@ -1,9 +1,9 @@
 //! How often and for how long a call is tried.
 //!
-//! An operation begins attempts for at most the timeout, and each attempt lasts at most the
-//! timeout: whatever happens, it is over after twice the timeout. (A commit whose outcome is
-//! unknown then gets the same again to settle it, at most: three times, since settling starts when
-//! attempts at committing have stopped.)
+//! Each attempt lasts at most the timeout. There is always a second attempt, on another server if
+//! there is one, since the first may have met a dead connection or a server that hangs; further
+//! ones begin only within the timeout. So whatever happens an operation is over after twice the
+//! timeout, and a commit after four times: committing, then settling what became of it.
 
 use std::time::Duration;
 
@@ -50,7 +50,7 @@ impl<'a> Attempts<'a> {
             0 => Duration::ZERO,
             round => self.jittered(round),
         };
-        if self.elapsed() + pause >= self.plane.timeout {
+        if self.count > 1 && self.elapsed() + pause >= self.plane.timeout {
             return false;
         }
         if !pause.is_zero() {
