@@ -28,7 +28,7 @@ pub(crate) unsafe fn file_control(
         fcntl::OVERWRITE => handle.file().overwrite()?,
         // SAFETY: the array of texts that belongs to this operation.
         fcntl::PRAGMA => return unsafe { pragma(handle, argument.cast()) },
-        fcntl::PDB => handle.set_connection(argument.cast::<sqlite3>()),
+        fcntl::PDB => handle.set_connection(argument.cast::<*mut sqlite3>()),
         // Hints about files on disks, and the busy handler, which is never needed here: a lock is
         // granted at once or fails for a reason that waiting does not cure.
         fcntl::SIZE_HINT | fcntl::CHUNK_SIZE | fcntl::BUSYHANDLER => {}

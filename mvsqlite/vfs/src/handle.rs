@@ -10,15 +10,17 @@ use mvsqlite::{ConnectionId, DatabaseFile, LockLevel, Read};
 
 use crate::failure::{Ended, Failure, ffi_guard};
 use crate::ffi::{code, iocap, sqlite3};
-use crate::super_journal::{Joined, SuperJournals};
+use crate::super_journal::{Connection, Joined, SuperJournals};
 use crate::vfs::Vfs;
 
 /// One open database.
 pub(crate) struct Handle {
     vfs: &'static Vfs,
     file: DatabaseFile,
-    /// The connection, from `SQLITE_FCNTL_PDB` on.
-    connection: *mut sqlite3,
+    /// Where SQLite keeps the connection that uses the file, from `SQLITE_FCNTL_PDB` on.
+    connection: *const *mut sqlite3,
+    /// The connection in whose name this database writes.
+    writing_for: Option<Connection>,
     level: LockLevel,
     /// Whether `xSectorSize` was asked: see [`Handle::characteristics`].
     page_size_offered: bool,
@@ -31,7 +33,8 @@ impl Handle {
         Self {
             vfs,
             file,
-            connection: std::ptr::null_mut(),
+            connection: std::ptr::null(),
+            writing_for: None,
             level: LockLevel::None,
             page_size_offered: false,
             last_failure: None,
@@ -80,9 +83,25 @@ impl Handle {
     }
 
     /// Ties the database to its connection.
-    pub(crate) fn set_connection(&mut self, connection: *mut sqlite3) {
-        self.connection = connection;
-        self.file.set_connection(ConnectionId(connection.addr()));
+    ///
+    /// SQLite gives the place where it keeps the connection's address, which lives as long as the
+    /// file is open: with a shared cache the connection differs from call to call.
+    pub(crate) fn set_connection(&mut self, place: *const *mut sqlite3) {
+        self.connection = place;
+        self.tell_connection();
+    }
+
+    fn tell_connection(&mut self) {
+        let connection = self.connection().addr();
+        self.file.set_connection(ConnectionId(connection));
+    }
+
+    fn connection(&self) -> *mut sqlite3 {
+        match self.connection.is_null() {
+            true => std::ptr::null_mut(),
+            // SAFETY: see `set_connection`.
+            false => unsafe { *self.connection },
+        }
     }
 
     pub(crate) fn read(&mut self, buffer: &mut [u8], offset: u64) -> Result<c_int, Failure> {
@@ -109,7 +128,7 @@ impl Handle {
 
     pub(crate) fn unlock(&mut self, level: LockLevel) {
         self.file.unlock(level);
-        if self.level >= LockLevel::Reserved && level < LockLevel::Reserved {
+        if level < LockLevel::Reserved {
             self.end_writing();
         }
         self.level = self.level.min(level);
@@ -118,10 +137,11 @@ impl Handle {
     /// Without a main database on disk SQLite uses no super-journal, and would commit one database
     /// after the other with nothing to undo the first.
     fn start_writing(&mut self) -> Result<(), Failure> {
+        self.tell_connection();
+        let connection = self.connection().addr();
+        self.writing_for = Some(connection);
         let journals = self.super_journals();
-        let member = self.member();
-        let alone = journals.writer_started(self.connection.addr(), member);
-        if alone || self.has_main_file() {
+        if journals.writer_started(connection, self.member()) || self.has_main_file() {
             return Ok(());
         }
         self.end_writing();
@@ -137,19 +157,21 @@ impl Handle {
     }
 
     fn end_writing(&mut self) {
-        let member = self.member();
-        self.super_journals()
-            .writer_ended(self.connection.addr(), member);
+        if let Some(connection) = self.writing_for.take() {
+            let member = self.member();
+            self.super_journals().writer_ended(connection, member);
+        }
     }
 
     fn has_main_file(&self) -> bool {
-        if self.connection.is_null() {
+        let connection = self.connection();
+        if connection.is_null() {
             return true;
         }
         let db_filename = self.vfs.api().db_filename;
-        // SAFETY: the connection is open as long as a file of it is; "main" always exists. The call
-        // takes no lock.
-        let name = unsafe { db_filename(self.connection, c"main".as_ptr()) };
+        // SAFETY: the connection that makes this very call; "main" always exists. The call takes no
+        // lock.
+        let name = unsafe { db_filename(connection, c"main".as_ptr()) };
         // SAFETY: SQLite gives null or a C string that lives as long as the connection.
         !name.is_null() && unsafe { !CStr::from_ptr(name).is_empty() }
     }
@@ -157,7 +179,7 @@ impl Handle {
     /// `SQLITE_FCNTL_SYNC`: the commit point, unless a super-journal of ours is to be it.
     pub(crate) fn sync(&mut self, super_journal: Option<&str>) -> Result<(), Failure> {
         if let Some(name) = super_journal {
-            let (connection, member) = (self.connection.addr(), self.member());
+            let (connection, member) = (self.connection().addr(), self.member());
             match self.super_journals().join(name, connection, member) {
                 Joined::Prepared => return Ok(()),
                 Joined::Refused => {
@@ -221,8 +243,6 @@ impl Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        if self.level >= LockLevel::Reserved {
-            self.end_writing();
-        }
+        self.end_writing();
     }
 }
