@@ -1,0 +1,150 @@
+//! Python's sqlite3 module, which loads SQLite late and hidden from everybody else.
+
+use crate::program::Program;
+use crate::server::server;
+
+/// Runs a script with the store's URL set; it must print "done" at its end.
+fn python(name: &str, script: &str) {
+    server().store.create(name);
+    let script = format!("import sqlite3, sys\nNAME = {name:?}\n{script}\nprint('done')");
+    let mut python =
+        Program::new("python3", &["-c", &script]).env("MVSQLITE_DATA_PLANE", &server().url);
+    assert_eq!(python.run().printed(), "done");
+    assert!(python.files().is_empty());
+}
+
+#[test]
+fn a_module_loaded_with_dlopen_is_served() {
+    python(
+        "py-dlopen",
+        "
+c = sqlite3.connect(NAME)
+c.execute('CREATE TABLE t(v)')
+c.executemany('INSERT INTO t VALUES(?)', [(i,) for i in range(1000)])
+c.commit()
+d = sqlite3.connect(NAME)
+assert d.execute('SELECT sum(v) FROM t').fetchone() == (499500,)
+assert len(d.execute('SELECT mv_last_known_version(?)', ('main',)).fetchone()[0]) == 20
+",
+    );
+}
+
+#[test]
+fn threads_that_open_their_first_database_at_the_same_moment_are_all_served() {
+    python(
+        "py-threads",
+        "
+import threading
+barrier = threading.Barrier(8)
+failures = []
+def work(n):
+    try:
+        barrier.wait()
+        c = sqlite3.connect(NAME, isolation_level=None)
+        c.execute('SELECT count(*) FROM sqlite_schema').fetchall()
+        for i in range(10):
+            while True:
+                try:
+                    c.execute('CREATE TABLE IF NOT EXISTS t(v)')
+                    c.execute('INSERT INTO t VALUES(?)', (n,))
+                    break
+                except sqlite3.OperationalError as e:
+                    if 'locked' not in str(e): raise
+    except BaseException as e:
+        failures.append(e)
+threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
+for t in threads: t.start()
+for t in threads: t.join()
+assert not failures, failures
+c = sqlite3.connect(NAME)
+assert c.execute('SELECT count(*) FROM t').fetchone() == (80,)
+assert c.execute('PRAGMA integrity_check').fetchone() == ('ok',)
+",
+    );
+}
+
+#[test]
+fn a_forked_child_opens_databases_of_its_own_and_the_parents_go_on() {
+    python(
+        "py-fork",
+        "
+import os
+c = sqlite3.connect(NAME, isolation_level=None)
+c.execute('CREATE TABLE t(v)')
+children = []
+for n in range(4):
+    pid = os.fork()
+    if pid == 0:
+        try:
+            d = sqlite3.connect(NAME, isolation_level=None)
+            while True:
+                try:
+                    d.execute('INSERT INTO t VALUES(?)', (n,))
+                    break
+                except sqlite3.OperationalError as e:
+                    if 'locked' not in str(e): raise
+            os._exit(0)
+        except BaseException as e:
+            print(e, file=sys.stderr)
+            os._exit(1)
+    children.append(pid)
+for pid in children:
+    assert os.waitpid(pid, 0)[1] == 0
+assert c.execute('SELECT count(*) FROM t').fetchone() == (4,)
+while True:
+    try:
+        c.execute('INSERT INTO t VALUES(9)')
+        break
+    except sqlite3.OperationalError as e:
+        if 'locked' not in str(e): raise
+assert c.execute('SELECT count(*) FROM t').fetchone() == (5,)
+",
+    );
+}
+
+#[test]
+fn a_transaction_open_across_a_fork_fails_in_the_child_and_commits_in_the_parent() {
+    python(
+        "py-fork-transaction",
+        "
+import os
+c = sqlite3.connect(NAME, isolation_level=None)
+c.execute('CREATE TABLE t(v)')
+c.execute('BEGIN')
+c.execute('INSERT INTO t VALUES(1)')
+pid = os.fork()
+if pid == 0:
+    try:
+        c.execute('COMMIT')
+        os._exit(1)
+    except sqlite3.OperationalError:
+        os._exit(0)
+assert os.waitpid(pid, 0)[1] == 0
+c.execute('COMMIT')
+assert sqlite3.connect(NAME).execute('SELECT count(*) FROM t').fetchone() == (1,)
+",
+    );
+}
+
+#[test]
+fn a_conflict_is_an_operational_error_after_which_the_transaction_can_be_run_again() {
+    python(
+        "py-conflict",
+        "
+a = sqlite3.connect(NAME, isolation_level=None)
+b = sqlite3.connect(NAME, isolation_level=None)
+a.execute('CREATE TABLE t(v)')
+a.execute('INSERT INTO t VALUES(0)')
+b.execute('BEGIN'); b.execute('UPDATE t SET v=v+1')
+a.execute('UPDATE t SET v=v+10')
+try:
+    b.execute('COMMIT')
+    raise SystemExit('no conflict')
+except sqlite3.OperationalError as e:
+    assert e.sqlite_errorcode == sqlite3.SQLITE_BUSY_SNAPSHOT, e
+assert not b.in_transaction
+b.execute('BEGIN'); b.execute('UPDATE t SET v=v+1'); b.execute('COMMIT')
+assert a.execute('SELECT v FROM t').fetchone() == (11,)
+",
+    );
+}

@@ -1,0 +1,55 @@
+//! Debian's sqlite3 shell.
+
+use crate::program::Program;
+use crate::server::server;
+
+fn shell(name: &str, sql: &str) -> Program {
+    Program::new("sqlite3", &[name, sql]).env("MVSQLITE_DATA_PLANE", &server().url)
+}
+
+#[test]
+fn a_database_outlives_the_program_and_leaves_no_file() {
+    server().store.create("shell");
+    let mut first = shell("shell", "CREATE TABLE t(v); INSERT INTO t VALUES('kept')");
+    first.run().printed();
+    assert!(first.files().is_empty());
+    assert_eq!(shell("shell", "SELECT v FROM t").run().printed(), "kept");
+    assert_eq!(shell("shell", "PRAGMA page_size").run().printed(), "8192");
+}
+
+#[test]
+fn an_earlier_version_is_opened_by_name_and_cannot_be_written() {
+    server().store.create("earlier");
+    shell("earlier", "CREATE TABLE t(v); INSERT INTO t VALUES('then')")
+        .run()
+        .printed();
+    let then = shell(
+        "earlier",
+        "SELECT v FROM t; SELECT mv_last_known_version('main')",
+    );
+    let mut then = then;
+    let printed = then.run().printed().to_owned();
+    let version = printed.lines().nth(1).unwrap();
+    shell("earlier", "UPDATE t SET v='now'").run().printed();
+    let past = format!("earlier@{version}");
+    assert_eq!(shell(&past, "SELECT v FROM t").run().printed(), "then");
+    let refused = shell(&past, "UPDATE t SET v='never'").run();
+    assert!(refused.err.contains("readonly"), "{refused:?}");
+    assert_eq!(shell("earlier", "SELECT v FROM t").run().printed(), "now");
+}
+
+#[test]
+fn the_shells_own_commands_work() {
+    server().store.create("dot-commands");
+    let sql = "CREATE TABLE t(a, b); INSERT INTO t VALUES(1, 2); CREATE INDEX i ON t(b);";
+    shell("dot-commands", sql).run().printed();
+    let dump = shell("dot-commands", ".dump").run().printed().to_owned();
+    assert!(dump.contains("INSERT INTO t VALUES(1,2);"), "{dump}");
+    assert_eq!(shell("dot-commands", ".tables").run().printed(), "t");
+    let mut backup = shell("dot-commands", ".backup copy.db");
+    // The shell opens the copy on the default VFS, which is ours: a namespace, and a missing one.
+    assert!(!backup.run().success);
+    assert!(backup.files().is_empty());
+    let check = shell("dot-commands", "PRAGMA integrity_check; PRAGMA quick_check").run();
+    assert_eq!(check.printed(), "ok\nok");
+}

@@ -1,0 +1,135 @@
+//! Several databases on one connection.
+
+use rusqlite::Connection;
+use rusqlite::ffi::{SQLITE_BUSY_SNAPSHOT, SQLITE_ERROR};
+
+use crate::host::{code, create, logged, open, store, text};
+
+fn with_attached(main: &str, other: &str) -> Connection {
+    create(other)
+        .execute_batch("CREATE TABLE u(v); INSERT INTO u VALUES(0)")
+        .unwrap();
+    let db = create(main);
+    db.execute_batch("CREATE TABLE t(v); INSERT INTO t VALUES(0)")
+        .unwrap();
+    db.execute_batch(&format!("ATTACH '{other}' AS other"))
+        .unwrap();
+    db
+}
+
+#[test]
+fn a_transaction_may_read_two_databases_and_write_one() {
+    let db = with_attached("att-main", "att-other");
+    db.execute_batch("BEGIN; UPDATE t SET v=(SELECT v+1 FROM u); COMMIT")
+        .unwrap();
+    db.execute_batch("BEGIN; UPDATE u SET v=(SELECT v+1 FROM t); COMMIT")
+        .unwrap();
+    assert_eq!(text(&open("att-other"), "SELECT v FROM u"), "2");
+}
+
+#[test]
+fn begin_immediate_over_two_databases_commits_the_one_that_was_written() {
+    let db = with_attached("imm-main", "imm-other");
+    for begin in ["IMMEDIATE", "EXCLUSIVE"] {
+        db.execute_batch(&format!("BEGIN {begin}; UPDATE u SET v=v+1; COMMIT"))
+            .unwrap();
+        db.execute_batch(&format!("BEGIN {begin}; UPDATE t SET v=v+1; COMMIT"))
+            .unwrap();
+    }
+    assert_eq!(text(&open("imm-main"), "SELECT v FROM t"), "2");
+    assert_eq!(text(&open("imm-other"), "SELECT v FROM u"), "2");
+}
+
+#[test]
+fn a_conflict_under_a_super_journal_is_busy_snapshot_and_rolls_back() {
+    let db = with_attached("super-main", "super-other");
+    db.execute_batch("BEGIN IMMEDIATE; UPDATE u SET v=1")
+        .unwrap();
+    open("super-other")
+        .execute_batch("UPDATE u SET v=10")
+        .unwrap();
+    assert_eq!(code(db.execute_batch("COMMIT")), SQLITE_BUSY_SNAPSHOT);
+    assert!(db.is_autocommit());
+    assert_eq!(text(&db, "SELECT v FROM u"), "10");
+    db.execute_batch("BEGIN IMMEDIATE; UPDATE u SET v=v+1; COMMIT")
+        .unwrap();
+    assert_eq!(text(&open("super-other"), "SELECT v FROM u"), "11");
+}
+
+#[test]
+fn writing_two_databases_in_one_transaction_is_refused_and_changes_neither() {
+    let db = with_attached("two-main", "two-other");
+    let before = (store().versions("two-main"), store().versions("two-other"));
+    let both = "BEGIN; UPDATE t SET v=1; UPDATE u SET v=1; COMMIT";
+    assert_eq!(code(db.execute_batch(both)), SQLITE_ERROR);
+    assert_eq!(
+        (store().versions("two-main"), store().versions("two-other")),
+        before
+    );
+    assert!(!logged("'two-other'").is_empty());
+    if !db.is_autocommit() {
+        db.execute_batch("ROLLBACK").unwrap();
+    }
+    assert_eq!(text(&db, "SELECT t.v + u.v FROM t, u"), "0");
+    db.execute_batch("UPDATE t SET v=5; UPDATE u SET v=6")
+        .unwrap();
+    assert_eq!(text(&open("two-main"), "SELECT v FROM t"), "5");
+    assert_eq!(text(&open("two-other"), "SELECT v FROM u"), "6");
+}
+
+#[test]
+fn writing_a_second_database_under_an_in_memory_main_is_refused_when_it_begins() {
+    let first = with_attached("mem-1", "mem-2");
+    drop(first);
+    let db = Connection::open_with_flags_and_vfs(
+        ":memory:",
+        rusqlite::OpenFlags::default(),
+        c"mvsqlite",
+    )
+    .unwrap();
+    db.execute_batch("ATTACH 'mem-1' AS one; ATTACH 'mem-2' AS two")
+        .unwrap();
+    db.execute_batch("UPDATE one.t SET v=1; UPDATE two.u SET v=1")
+        .unwrap();
+    db.execute_batch("BEGIN; UPDATE one.t SET v=2").unwrap();
+    assert_eq!(code(db.execute_batch("UPDATE two.u SET v=2")), SQLITE_ERROR);
+    db.execute_batch("COMMIT").unwrap();
+    assert_eq!(text(&open("mem-1"), "SELECT v FROM t"), "2");
+    assert_eq!(text(&open("mem-2"), "SELECT v FROM u"), "1");
+}
+
+#[test]
+fn temporary_tables_are_written_with_a_database_of_ours() {
+    let db = create("temporary");
+    for store in ["FILE", "MEMORY"] {
+        db.execute_batch(&format!(
+            "PRAGMA temp_store={store};
+             CREATE TEMP TABLE w(v); CREATE TABLE IF NOT EXISTS t(v);
+             BEGIN; INSERT INTO w VALUES(zeroblob(100000)), (2); INSERT INTO t SELECT 7 FROM w; COMMIT;
+             BEGIN; INSERT INTO w VALUES(3); INSERT INTO t VALUES(8); ROLLBACK"
+        ))
+        .unwrap();
+        assert_eq!(text(&db, "SELECT count(*) FROM w"), "2");
+        db.execute_batch("DROP TABLE w").unwrap();
+    }
+    assert_eq!(text(&open("temporary"), "SELECT count(*) FROM t"), "4");
+}
+
+#[test]
+fn an_ordinary_file_is_attached_by_naming_its_vfs() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("plain.db");
+    let db = create("with-file");
+    db.execute_batch(&format!(
+        "CREATE TABLE t(v);
+         ATTACH 'file:{}?vfs=unix' AS plain; CREATE TABLE plain.p(v);
+         BEGIN; INSERT INTO t VALUES(1); INSERT INTO plain.p VALUES(2); COMMIT",
+        file.display()
+    ))
+    .unwrap();
+    assert_eq!(text(&open("with-file"), "SELECT v FROM t"), "1");
+    assert_eq!(
+        text(&Connection::open(&file).unwrap(), "SELECT v FROM p"),
+        "2"
+    );
+}

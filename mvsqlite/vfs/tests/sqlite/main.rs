@@ -1,0 +1,15 @@
+//! The VFS under the newest SQLite, over a model of the store: what a program sees.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+#![allow(unsafe_code, reason = "parts of SQLite's C API have no safe wrapper")]
+
+mod attached;
+mod files;
+mod functions;
+mod host;
+mod maintenance;
+mod model_store;
+mod page_sizes;
+mod past_versions;
+mod pragmas;
+mod transactions;

@@ -1,0 +1,381 @@
+//! A store in memory behind the client's transport: the rules of data plane v2, as plainly as they
+//! can be written. Judges the VFS without a server; the real server has tests of its own.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use mvsqlite::client::{Reply, Request, Transport, TransportError};
+use mvsqlite_protocol::v2::{self, *};
+use mvsqlite_protocol::{
+    Code, IdempotencyKey, Incarnation, Moment, NamespaceId, PageImage, PageIndex, PageSet, Problem,
+    ReadVersion, StageId, Version, problem,
+};
+
+/// The store.
+pub struct ModelStore {
+    servers: Vec<String>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    clock: u64,
+    namespaces: HashMap<String, Namespace>,
+    stages: HashMap<StageId, BTreeMap<PageIndex, Vec<u8>>>,
+}
+
+struct Namespace {
+    id: NamespaceId,
+    commits: Vec<Commit>,
+    keys: HashMap<IdempotencyKey, Option<Version>>,
+}
+
+struct Commit {
+    version: Version,
+    /// Each page written; `None` for one that was cut off.
+    pages: BTreeMap<PageIndex, Option<Vec<u8>>>,
+    page1: Page1,
+}
+
+/// What a commit changes in page 1, besides the counters that never count.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Page1 {
+    Nothing,
+    Allocation,
+    Schema,
+}
+
+const LIMITS: Limits = Limits {
+    inline_bytes: 1 << 20,
+    stage_batch_bytes: 1 << 20,
+    commit_pages: 1 << 20,
+    read_pages: 256,
+    read_bytes: 1 << 20,
+};
+
+impl ModelStore {
+    pub fn new() -> Self {
+        Self {
+            servers: vec!["model".to_owned()],
+            state: Mutex::default(),
+        }
+    }
+
+    /// Makes an empty namespace.
+    pub fn create(&self, key: &str) {
+        let mut state = self.state();
+        let id = NamespaceId::from(state.tick());
+        let namespace = Namespace {
+            id,
+            commits: Vec::new(),
+            keys: HashMap::new(),
+        };
+        state.namespaces.insert(key.to_owned(), namespace);
+    }
+
+    /// The versions a namespace went through, oldest first.
+    pub fn versions(&self, key: &str) -> Vec<Version> {
+        let state = self.state();
+        let commits = &state.namespaces[key].commits;
+        commits.iter().map(|commit| commit.version).collect()
+    }
+
+    /// The database as a file, as of its last commit.
+    pub fn export(&self, key: &str) -> Vec<u8> {
+        let state = self.state();
+        let namespace = &state.namespaces[key];
+        let Some(page1) = namespace.page(0, Version::from_bytes([0xff; 10])).1 else {
+            return Vec::new();
+        };
+        let count = u32::from_be_bytes(page1[28..32].try_into().expect("four bytes"));
+        let mut file = Vec::new();
+        for index in 0..count {
+            let page = namespace.page(index, Version::from_bytes([0xff; 10])).1;
+            file.extend(page.unwrap_or_else(|| vec![0; page1.len()]));
+        }
+        file
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn tick(&mut self) -> Version {
+        self.clock += 1;
+        Version::new(self.clock, 0)
+    }
+
+    fn namespace(&mut self, key: &str) -> Result<&mut Namespace, Problem> {
+        let missing = || Problem::new(Code::NamespaceNotFound, format!("no namespace '{key}'"));
+        self.namespaces.get_mut(key).ok_or_else(missing)
+    }
+
+    fn answer(&mut self, key: &str, call: &str, body: &[u8]) -> Result<Vec<u8>, Problem> {
+        let now = ReadVersion(self.clock);
+        match call {
+            "begin" => reply(&self.namespace(key)?.begin(&request(body)?, now)),
+            "resolve" => reply(&self.namespace(key)?.resolve(&request(body)?, now)?),
+            "read" => self.namespace(key)?.read(&request(body)?),
+            "stage" => reply(&self.stage(request(body)?, now)),
+            "commit" => reply(&self.commit(key, request(body)?)?),
+            "settle" => reply(&self.namespace(key)?.settle(&request(body)?, now)),
+            _ => Err(Problem::new(Code::NotFound, call)),
+        }
+    }
+
+    fn stage(&mut self, request: StageRequest, read_version: ReadVersion) -> StageReply {
+        let fresh = StageId::from_bytes(u128::from(self.stages.len() as u64).to_be_bytes());
+        let stage = request.stage.unwrap_or(fresh);
+        let pages = self.stages.entry(stage).or_default();
+        for index in request.unstage.iter() {
+            pages.remove(&index);
+        }
+        for page in request.pages {
+            pages.insert(page.index, page.data.into_vec());
+        }
+        let sums = pages
+            .iter()
+            .map(|(i, d)| mvsqlite_protocol::page::staged_sum(*i, d));
+        StageReply {
+            stage,
+            count: pages.len() as u64,
+            sum: sums.fold(0, |a, b| a ^ b),
+            read_version,
+        }
+    }
+
+    fn commit(&mut self, key: &str, request: CommitRequest) -> Result<CommitReply, Problem> {
+        let mut pages: BTreeMap<PageIndex, Vec<u8>> = match request.stage {
+            Some(stage) => self.stages.remove(&stage.stage).unwrap_or_default(),
+            None => BTreeMap::new(),
+        };
+        let inline = request.pages.into_iter();
+        pages.extend(inline.map(|page| (page.index, page.data.into_vec())));
+        let version = self.tick();
+        let read_version = ReadVersion(self.clock);
+        let namespace = self.namespace(key)?;
+        let base = request.base;
+        let version = match namespace.keys.get(&request.key) {
+            Some(Some(version)) => *version,
+            Some(None) => return Err(Problem::new(Code::Aborted, "settled")),
+            None => {
+                namespace.install(base, version, &request.read, pages)?;
+                namespace.keys.insert(request.key, Some(version));
+                version
+            }
+        };
+        let others = namespace.changed(base, &[version]);
+        Ok(CommitReply {
+            version,
+            seen: base.max(namespace.head_but(version)),
+            read_version,
+            changed: Some(others),
+        })
+    }
+}
+
+impl Namespace {
+    fn head(&self) -> Version {
+        let last = self.commits.last();
+        last.map_or(self.id.as_version(), |commit| commit.version)
+    }
+
+    /// The newest commit besides this one.
+    fn head_but(&self, version: Version) -> Version {
+        let others = self.commits.iter().rev().find(|c| c.version != version);
+        others.map_or(self.id.as_version(), |commit| commit.version)
+    }
+
+    /// A page at a version, and since when it is so.
+    fn page(&self, index: PageIndex, at: Version) -> (Version, Option<Vec<u8>>) {
+        let seen = self.commits.iter().rev().filter(|c| c.version <= at);
+        seen.filter_map(|c| Some((c.version, c.pages.get(&index)?.clone())))
+            .next()
+            .unwrap_or((self.id.as_version(), None))
+    }
+
+    fn image(&self, index: PageIndex, at: Version) -> PageImage {
+        let (from, data) = self.page(index, at);
+        let data = data.map(Into::into);
+        PageImage { index, from, data }
+    }
+
+    fn page_size(&self, at: Version) -> u32 {
+        let page1 = self.page(0, at).1;
+        page1.map_or(0, |page| u32::try_from(page.len()).expect("a page"))
+    }
+
+    /// Pages changed after a version, but by none of these commits.
+    fn changed(&self, after: Version, but: &[Version]) -> PageSet {
+        let commits = self.commits.iter().filter(|c| c.version > after);
+        let others = commits.filter(|commit| !but.contains(&commit.version));
+        others.flat_map(|c| c.pages.keys().copied()).collect()
+    }
+
+    fn begin(&self, request: &BeginRequest, read_version: ReadVersion) -> BeginReply {
+        let version = self.head();
+        let known = request.known.as_ref().filter(|k| k.namespace == self.id);
+        let page1 = self.image(0, version);
+        let wanted = request.want_pages && page1.data.is_some();
+        BeginReply {
+            incarnation: Incarnation::from_bytes([7; 8]),
+            namespace: self.id,
+            version,
+            read_version,
+            page_size: self.page_size(version),
+            mode: Concurrency::Optimistic,
+            limits: LIMITS,
+            changed: known.map(|known| self.changed(known.version, &known.own)),
+            pages: wanted.then_some(page1).into_iter().collect(),
+        }
+    }
+
+    fn resolve(
+        &self,
+        request: &ResolveRequest,
+        read_version: ReadVersion,
+    ) -> Result<ResolveReply, Problem> {
+        let moment = match request.moment {
+            Moment::Version(version) if version > self.head() => {
+                return Err(Problem::new(Code::VersionUnknown, "never reached"));
+            }
+            Moment::Version(version) => version,
+            Moment::UnixMillis(_) => self.head(),
+        };
+        let below = self.commits.iter().rev().find(|c| c.version <= moment);
+        let version = below.map_or(self.id.as_version(), |commit| commit.version);
+        Ok(ResolveReply {
+            incarnation: Incarnation::from_bytes([7; 8]),
+            namespace: self.id,
+            version,
+            read_version,
+            page_size: self.page_size(version),
+            limits: LIMITS,
+        })
+    }
+
+    fn read(&self, request: &ReadRequest) -> Result<Vec<u8>, Problem> {
+        let mut body = Vec::new();
+        for index in request.pages.iter() {
+            body.extend(reply(&self.image(index, request.version))?);
+        }
+        Ok(body)
+    }
+
+    fn settle(&mut self, request: &SettleRequest, read_version: ReadVersion) -> SettleReply {
+        match self.keys.entry(request.key).or_insert(None) {
+            Some(version) => SettleReply::Committed {
+                version: *version,
+                read_version,
+            },
+            None => SettleReply::Aborted,
+        }
+    }
+
+    /// Checks for conflicts and writes the pages.
+    fn install(
+        &mut self,
+        base: Version,
+        version: Version,
+        read: &PageSet,
+        mut pages: BTreeMap<PageIndex, Vec<u8>>,
+    ) -> Result<(), Problem> {
+        let old_page1 = self.page(0, base).1.unwrap_or_default();
+        let page1 = pages
+            .get(&0)
+            .map_or(Page1::Nothing, |new| Page1::of(&old_page1, new));
+        if page1 == Page1::Nothing {
+            pages.remove(&0);
+        }
+        for commit in self.commits.iter().filter(|commit| commit.version > base) {
+            let touched = |index: &PageIndex| read.contains(*index) || pages.contains_key(index);
+            let page = commit
+                .pages
+                .keys()
+                .filter(|i| **i != 0)
+                .find(|i| touched(i));
+            let page1_conflicts = commit.page1 == Page1::Schema
+                || commit.page1 == Page1::Allocation && page1 != Page1::Nothing;
+            if page.is_some() || page1_conflicts {
+                let mut problem = Problem::new(Code::Conflict, "changed meanwhile");
+                problem.page = Some(page.copied().unwrap_or(0));
+                problem.version = Some(commit.version);
+                return Err(problem);
+            }
+        }
+        let mut pages: BTreeMap<PageIndex, Option<Vec<u8>>> = pages
+            .into_iter()
+            .map(|(index, data)| (index, Some(data)))
+            .collect();
+        if let Some(Some(new)) = pages.get(&0) {
+            let (before, after) = (page_count(&old_page1), page_count(new));
+            pages.extend((after..before).map(|index| (index, None)));
+        }
+        self.commits.push(Commit {
+            version,
+            pages,
+            page1,
+        });
+        Ok(())
+    }
+}
+
+impl Page1 {
+    fn of(old: &[u8], new: &[u8]) -> Self {
+        let differs = |range: std::ops::Range<usize>| old.get(range.clone()) != new.get(range);
+        if old.len() != new.len() || differs(0..24) || differs(40..92) || differs(100..new.len()) {
+            Self::Schema
+        } else if differs(28..40) {
+            Self::Allocation
+        } else {
+            Self::Nothing
+        }
+    }
+}
+
+fn page_count(page1: &[u8]) -> u32 {
+    page1.get(28..32).map_or(0, |bytes| {
+        u32::from_be_bytes(bytes.try_into().expect("four bytes"))
+    })
+}
+
+fn request<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    v2::decode(body).map_err(|error| Problem::new(Code::Malformed, error.to_string()))
+}
+
+fn reply<T: serde::Serialize>(message: &T) -> Result<Vec<u8>, Problem> {
+    v2::encode(message).map_err(|error| Problem::new(Code::Internal, error.to_string()))
+}
+
+impl Transport for ModelStore {
+    fn servers(&self) -> &[String] {
+        &self.servers
+    }
+
+    fn call(
+        &self,
+        _server: usize,
+        request: Request<'_>,
+        _timeout: Duration,
+    ) -> Result<Reply, TransportError> {
+        let path = request.path.strip_prefix("/v2/ns/").expect("a path of v2");
+        let (key, call) = path.rsplit_once('/').expect("key and call");
+        let key = key.replace("%2F", "/");
+        let answer = self.state().answer(&key, call, request.body);
+        Ok(match answer {
+            Ok(body) => Reply {
+                status: 200,
+                content_type: Some(v2::CONTENT_TYPE.to_owned()),
+                body,
+            },
+            Err(refusal) => Reply {
+                status: refusal.status,
+                content_type: Some(problem::CONTENT_TYPE.to_owned()),
+                body: serde_json::to_vec(&refusal).expect("a problem is JSON"),
+            },
+        })
+    }
+}
