@@ -22,6 +22,7 @@ use crate::config::Config;
 use crate::error::StoreError;
 use crate::http::{BindError, Listener, Server};
 use crate::store::{Store, StoreOptions};
+use engine::Opened;
 use periodic::Periodic;
 
 /// How long threads of the runtime may take to end.
@@ -115,7 +116,7 @@ pub fn run(config: &Config) -> Result<(), DaemonError> {
 struct Running {
     server: Server,
     periodic: Periodic,
-    store: Arc<Store>,
+    engine: Opened,
 }
 
 impl Running {
@@ -126,7 +127,8 @@ impl Running {
         if let Some(path) = &config.unix_socket {
             data_plane.push(Listener::unix(path, "--unix-socket").await?);
         }
-        let engine = engine::open(&config.storage).await?;
+        let opened = Opened::open(&config.storage).await?;
+        let engine = opened.engine();
         let described = engine.describe();
         info!(
             engine = described,
@@ -157,7 +159,7 @@ impl Running {
                 vec![admin_api],
             ),
             periodic: Periodic::start(&store),
-            store,
+            engine: opened,
         })
     }
 
@@ -166,8 +168,7 @@ impl Running {
             warn!("requests that did not end within the shutdown timeout were dropped");
         }
         self.periodic.stop().await;
-        // The last one to hold the store closes the engine.
-        drop(self.store);
+        self.engine.close().await;
     }
 }
 
