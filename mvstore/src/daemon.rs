@@ -132,7 +132,7 @@ impl Running {
         let described = engine.describe();
         info!(
             engine = described,
-            "the store keeps its data in {described}"
+            "storage engine: {described}"
         );
         let storage = &config.storage;
         let options = StoreOptions::new(&storage.metadata_prefix, &storage.raw_data_prefix);
