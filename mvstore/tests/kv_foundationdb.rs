@@ -120,10 +120,10 @@ async fn a_refused_commit_leaves_no_trace() {
 }
 
 #[tokio::test]
-async fn a_cluster_that_is_away_is_unavailable_within_the_timeout_and_serves_again_when_it_is_back()
-{
+async fn a_cluster_that_is_away_is_unavailable_when_the_timeout_is_over_and_serves_again_when_it_is_back()
+ {
     let cluster = FakeCluster::new();
-    let engine = cluster.hasty_engine();
+    let engine = cluster.engine();
     cluster.set_away(true).await;
     let read = begin(&engine).get(b"key", Isolation::Snapshot).await;
     let written = put(&engine, b"key").await.map(drop);
@@ -142,7 +142,7 @@ async fn a_cluster_that_is_away_is_unavailable_within_the_timeout_and_serves_aga
 async fn a_commit_that_cannot_be_settled_because_the_cluster_is_away_says_that_it_may_still_happen()
 {
     let cluster = FakeCluster::new();
-    let engine = cluster.hasty_engine();
+    let engine = cluster.engine();
     let mut transaction = begin(&engine);
     transaction.set(b"key", b"value");
     transaction.read_version().await.unwrap();

@@ -3,7 +3,6 @@
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use mvstore::kv::Engine;
 use mvstore::kv::clock::ManualClock;
@@ -53,24 +52,11 @@ impl FakeCluster {
 
     /// An engine on this cluster whose clock stands still.
     pub(crate) fn engine(&self) -> Arc<dyn Engine> {
-        self.engine_with(|_| {})
-    }
-
-    /// An engine that gives up soon.
-    pub(crate) fn hasty_engine(&self) -> Arc<dyn Engine> {
-        self.engine_with(|options| {
-            options.timeout = Duration::from_millis(100);
-            options.settle_timeout = Duration::from_millis(100);
-        })
-    }
-
-    fn engine_with(&self, set: impl FnOnce(&mut FoundationDbOptions)) -> Arc<dyn Engine> {
-        let mut options = FoundationDbOptions {
+        let options = FoundationDbOptions {
             library: self.library.clone(),
             clock: self.clock.clone(),
             ..FoundationDbOptions::default()
         };
-        set(&mut options);
         open_with(&self.file, options).expect("the stand-in can be opened")
     }
 
@@ -89,7 +75,7 @@ impl FakeCluster {
         self.command("read", &code.to_string()).await;
     }
 
-    /// Nothing is answered until the cluster is back.
+    /// Nothing is answered until the cluster is back; timeouts are over at once.
     pub(crate) async fn set_away(&self, away: bool) {
         self.command("away", if away { "1" } else { "0" }).await;
     }

@@ -9,7 +9,6 @@ use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Duration;
 
 use crate::cluster::{self, AtomicOp, Cluster};
 use crate::future::{Callback, Future, KeyValue, Outcome, Value};
@@ -158,11 +157,8 @@ c_api! {
     ) -> c_int {
         // SAFETY: the database is alive.
         let database = unsafe { &*database };
-        let timeout = u64::try_from(database.timeout.load(Ordering::Relaxed))
-            .ok()
-            .filter(|timeout| *timeout > 0)
-            .map(Duration::from_millis);
-        let transaction = Transaction::new(database.cluster.clone(), timeout);
+        let has_timeout = database.timeout.load(Ordering::Relaxed) > 0;
+        let transaction = Transaction::new(database.cluster.clone(), has_timeout);
         // SAFETY: the caller passes a place for the result.
         unsafe { *out = Arc::into_raw(transaction) };
         0
@@ -198,9 +194,7 @@ c_api! {
             (NEXT_WRITE_NO_WRITE_CONFLICT_RANGE_OPTION, _) => {
                 transaction.next_write_without_conflict();
             }
-            (TIMEOUT_OPTION, Some(timeout)) => {
-                transaction.set_timeout(Duration::from_millis(timeout.unsigned_abs()));
-            }
+            (TIMEOUT_OPTION, Some(_)) => transaction.set_timeout(),
             _ => return code::INVALID_OPTION,
         }
         0

@@ -7,7 +7,7 @@
 //! |---|---|---|
 //! | `commit` | code, then `lost`, `applied` or `in-flight` | the next commit fails with the code, and never happens, or has happened, or happens right after another transaction has committed |
 //! | `read` | code | the next read fails with it |
-//! | `away` | `1` or `0` | nothing is answered until it is `0` again |
+//! | `away` | `1` or `0` | until it is `0` again nothing is answered, and timeouts are over at once |
 //! | `skip` | number | that many versions pass |
 //! | `page` | number | the most pairs in a reply to a range read |
 

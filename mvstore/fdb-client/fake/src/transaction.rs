@@ -4,7 +4,7 @@
 //! Only transactions with read-your-writes disabled can read: nothing else is implemented.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::cluster::{self, AtomicOp, Cluster, CommitRequest, Mutation, Range, State};
 use crate::code;
@@ -28,8 +28,7 @@ pub(crate) struct Transaction {
 }
 
 struct Inner {
-    started: Instant,
-    timeout: Option<Duration>,
+    has_timeout: bool,
     cancelled: bool,
     reads_own_writes: bool,
     next_write_without_conflict: bool,
@@ -48,10 +47,9 @@ struct Inner {
 type Question = Box<dyn Fn(&mut State, &mut Inner) -> Outcome + Send>;
 
 impl Inner {
-    fn new(timeout: Option<Duration>) -> Self {
+    fn new(has_timeout: bool) -> Self {
         Self {
-            started: Instant::now(),
-            timeout,
+            has_timeout,
             cancelled: false,
             reads_own_writes: true,
             next_write_without_conflict: false,
@@ -119,10 +117,10 @@ impl Inner {
 }
 
 impl Transaction {
-    pub(crate) fn new(cluster: Arc<Cluster>, timeout: Option<Duration>) -> Arc<Self> {
+    pub(crate) fn new(cluster: Arc<Cluster>, has_timeout: bool) -> Arc<Self> {
         Arc::new(Self {
             cluster,
-            inner: Mutex::new(Inner::new(timeout)),
+            inner: Mutex::new(Inner::new(has_timeout)),
         })
     }
 
@@ -132,14 +130,7 @@ impl Transaction {
 
     pub(crate) fn reset(&self) {
         let mut inner = self.inner();
-        *inner = Inner::new(inner.timeout);
-    }
-
-    /// A reset after an error, over which the timeout goes on.
-    fn reset_for_retry(&self) {
-        let started = self.inner().started;
-        self.reset();
-        self.inner().started = started;
+        *inner = Inner::new(inner.has_timeout);
     }
 
     pub(crate) fn cancel(&self) {
@@ -154,8 +145,8 @@ impl Transaction {
         self.inner().next_write_without_conflict = true;
     }
 
-    pub(crate) fn set_timeout(&self, timeout: Duration) {
-        self.inner().timeout = Some(timeout);
+    pub(crate) fn set_timeout(&self) {
+        self.inner().has_timeout = true;
     }
 
     pub(crate) fn set_read_version(&self, version: i64) {
@@ -315,7 +306,7 @@ impl Transaction {
         network::soon(move || {
             let retryable = code::is_retryable(code);
             if retryable {
-                transaction.reset_for_retry();
+                transaction.reset();
             }
             reply.complete(if retryable {
                 Ok(Value::Nothing)
@@ -348,22 +339,21 @@ impl Transaction {
         future
     }
 
-    /// Answers, or tries again later if the cluster is away.
+    /// Answers. While the cluster is away, a transaction that has a timeout finds it over at once,
+    /// so that no test depends on how fast the machine is; one that has none waits for ever.
     fn answer(self: Arc<Self>, reply: Arc<Future>, question: Question) {
         let outcome = {
             let mut state = self.cluster.state();
             let mut inner = self.inner();
-            let timed_out = inner
-                .timeout
-                .is_some_and(|timeout| inner.started.elapsed() >= timeout);
+            let away = state.faults.away && inner.commands.is_empty();
             if inner.cancelled {
                 Some(Err(code::TRANSACTION_CANCELLED))
-            } else if timed_out {
-                Some(Err(code::TRANSACTION_TIMED_OUT))
             } else if let Some(code) = inner.deferred {
                 Some(Err(code))
-            } else if state.faults.away && inner.commands.is_empty() {
-                None
+            } else if away {
+                inner
+                    .has_timeout
+                    .then_some(Err(code::TRANSACTION_TIMED_OUT))
             } else {
                 Some(question(&mut state, &mut inner))
             }
