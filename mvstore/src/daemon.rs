@@ -130,10 +130,7 @@ impl Running {
         let opened = Opened::open(&config.storage).await?;
         let engine = opened.engine();
         let described = engine.describe();
-        info!(
-            engine = described,
-            "storage engine: {described}"
-        );
+        info!(engine = described, "storage engine: {described}");
         let storage = &config.storage;
         let options = StoreOptions::new(&storage.metadata_prefix, &storage.raw_data_prefix);
         let store = Store::open(engine, options)
