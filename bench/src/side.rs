@@ -1,0 +1,90 @@
+//! The two sides that are compared, and how a workload is run on one of them.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use clap::ValueEnum;
+use rusqlite::{Connection, OpenFlags};
+
+use crate::linked;
+use crate::stats::Measured;
+use crate::store::Store;
+use crate::workload::Workload;
+
+/// Where the database lives.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Side {
+    /// A file on the local disk: WAL, synchronous=FULL, 8 KiB pages.
+    Local,
+    /// A namespace of the store, through the VFS, 8 KiB pages.
+    Mvsqlite,
+}
+
+impl Side {
+    /// Opens a connection. The statement cache and SQLite's page cache are SQLite's defaults.
+    pub fn open(self, database: &str) -> Result<Connection> {
+        let connection = match self {
+            Self::Local => {
+                let connection = Connection::open(database)?;
+                connection.execute_batch(
+                    "PRAGMA page_size=8192; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;",
+                )?;
+                connection
+            }
+            Self::Mvsqlite => {
+                linked::register().context("registering the VFS")?;
+                let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
+                Connection::open_with_flags_and_vfs(database, flags, c"mvsqlite")?
+            }
+        };
+        connection.busy_timeout(std::time::Duration::from_secs(10))?;
+        Ok(connection)
+    }
+}
+
+/// Runs a workload on one side: first its preparation, then, in a fresh process, what is measured.
+pub fn measure(workload: Workload, side: Side, scratch: &Path, store: &Store) -> Result<Measured> {
+    let name = workload.name();
+    let database = match side {
+        Side::Local => scratch.join(format!("{name}.db")).display().to_string(),
+        Side::Mvsqlite => {
+            store.create_namespace(name)?;
+            name.to_owned()
+        }
+    };
+    if workload.needs_preparation() {
+        worker(Workload::Prepare, side, &database, store)?;
+    }
+    worker(workload, side, &database, store)
+}
+
+/// Runs one workload in a process of its own.
+fn worker(workload: Workload, side: Side, database: &str, store: &Store) -> Result<Measured> {
+    let value = |value: &dyn ValueName| value.name();
+    let output = Command::new(std::env::current_exe()?)
+        .args(["worker", &value(&workload), &value(&side), database])
+        .env("MVSQLITE_DATA_PLANE", store.data_plane())
+        .stderr(Stdio::inherit())
+        .output()
+        .context("starting a worker")?;
+    ensure!(
+        output.status.success(),
+        "the worker for {} failed",
+        value(&workload)
+    );
+    Ok(serde_json::from_slice(&output.stdout)?)
+}
+
+/// The name a value has on the command line.
+trait ValueName {
+    fn name(&self) -> String;
+}
+
+impl<T: ValueEnum> ValueName for T {
+    fn name(&self) -> String {
+        self.to_possible_value()
+            .map(|value| value.get_name().to_owned())
+            .unwrap_or_default()
+    }
+}

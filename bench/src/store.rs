@@ -1,0 +1,93 @@
+//! A store of the benchmark's own: the real binary on the embedded engine.
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+
+/// A running mvstore; killed when dropped.
+pub struct Store {
+    process: Child,
+    data_plane: String,
+    admin_api: String,
+}
+
+impl Store {
+    /// Starts it in a directory below `scratch` and waits until it is ready, at most 20 s.
+    pub fn start(binary: &Path, scratch: &Path) -> Result<Self> {
+        let (data_plane, admin_api) = (free_address()?, free_address()?);
+        let log = std::fs::File::create(scratch.join("mvstore.log"))?;
+        let process = Command::new(binary)
+            .args(["--data-plane", &data_plane, "--admin-api", &admin_api])
+            .arg("--data-dir")
+            .arg(scratch.join("store"))
+            .stdin(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .with_context(|| format!("starting {}; build it first", binary.display()))?;
+        let store = Self {
+            process,
+            data_plane,
+            admin_api,
+        };
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while ureq::get(format!("http://{}/readyz", store.admin_api))
+            .call()
+            .is_err()
+        {
+            if Instant::now() > deadline {
+                bail!("the store did not get ready within 20 s");
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(store)
+    }
+
+    /// What clients set `MVSQLITE_DATA_PLANE` to.
+    pub fn data_plane(&self) -> String {
+        format!("http://{}", self.data_plane)
+    }
+
+    /// Makes a namespace.
+    pub fn create_namespace(&self, key: &str) -> Result<()> {
+        let body = serde_json::json!({ "key": key }).to_string();
+        let url = format!("http://{}/api/create_namespace", self.admin_api);
+        ureq::post(url)
+            .send(body)
+            .with_context(|| format!("creating namespace {key}"))?;
+        Ok(())
+    }
+
+    /// Resident memory of the store's process, in bytes.
+    pub fn resident_bytes(&self) -> Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
+        let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+        let kilobytes = line.and_then(|line| line.split_whitespace().nth(1));
+        Ok(kilobytes.context("no VmRSS")?.parse::<u64>()? * 1024)
+    }
+
+    /// Stops it in order.
+    pub fn stop(mut self) -> Result<()> {
+        let kill = Command::new("kill")
+            .arg(self.process.id().to_string())
+            .status()?;
+        ensure!(kill.success(), "could not signal the store");
+        self.process.wait()?;
+        Ok(())
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        // Already gone after `stop`; otherwise the benchmark failed and its store must not stay.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// A loopback address that was free a moment ago.
+fn free_address() -> Result<String> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string())
+}
