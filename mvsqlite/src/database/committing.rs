@@ -75,7 +75,8 @@ impl DatabaseFile {
             // The playback of a transaction over several files, of which a later one failed: this
             // one is committed, which the failure said.
             Phase::Committed => Ok(()),
-            // A new write transaction without a new lock.
+            // A new write transaction without a new lock. It is doomed, so that its playback is
+            // accepted.
             Phase::Finished => Err(Cause::ExclusiveLocking),
         }
     }
@@ -146,7 +147,7 @@ impl DatabaseFile {
 
     fn try_sync(&mut self, has_super_journal: bool) -> Result<(), Cause> {
         let held = self.counter.held();
-        let Some(transaction) = &self.transaction else {
+        let Some(transaction) = &mut self.transaction else {
             return Ok(());
         };
         let is_commit = |counter: Option<u32>| counter.is_some_and(|counter| counter != held);
@@ -156,6 +157,15 @@ impl DatabaseFile {
                 reason,
                 change_counter,
             } if is_commit(*change_counter) => return Err(Cause::Doomed(reason.clone())),
+            // A rollback is never sent a super-journal's name: this is a commit without a counter.
+            Phase::Writing(writes) if has_super_journal && !writes.is_empty() => {
+                return Err(Cause::ExclusiveLocking);
+            }
+            // The end of a rollback, after which SQLite gives up its lock.
+            Phase::Doomed { .. } => {
+                transaction.phase = Phase::Finished;
+                return Ok(());
+            }
             _ => return Ok(()),
         }
         self.check_process()?;
@@ -163,13 +173,27 @@ impl DatabaseFile {
         self.commit()
     }
 
-    /// `SQLITE_FCNTL_COMMIT_PHASETWO`.
-    pub fn commit_phase_two(&mut self) {
-        if let Some(transaction) = &mut self.transaction
-            && matches!(transaction.phase, Phase::Committed)
-        {
-            transaction.phase = Phase::Finished;
-        }
+    /// `SQLITE_FCNTL_COMMIT_PHASETWO`: SQLite believes to have committed.
+    ///
+    /// # Errors
+    /// If there was no commit. In exclusive locking mode, which a connection may have chosen out of
+    /// this database's sight, only the first commit writes a change counter; a later one looks
+    /// like a rollback at its SYNC, and here is the last chance not to report it as done.
+    pub fn commit_phase_two(&mut self) -> Result<(), Error> {
+        let Some(transaction) = &mut self.transaction else {
+            return Ok(());
+        };
+        let cause = match &transaction.phase {
+            Phase::Writing(writes) if !writes.is_empty() => Cause::ExclusiveLocking,
+            Phase::Doomed { reason, .. } => Cause::Doomed(reason.clone()),
+            Phase::Committed => {
+                transaction.phase = Phase::Finished;
+                return Ok(());
+            }
+            Phase::Writing(_) | Phase::Reading | Phase::Finished => return Ok(()),
+        };
+        self.doom(&cause);
+        Err(self.fail(Operation::Commit, cause))
     }
 
     /// Nothing of the write transaction can be committed any more.
@@ -178,7 +202,7 @@ impl DatabaseFile {
         let Some(transaction) = &mut self.transaction else {
             return;
         };
-        if !matches!(transaction.phase, Phase::Writing(_)) {
+        if !matches!(transaction.phase, Phase::Writing(_) | Phase::Finished) {
             return;
         }
         transaction.phase = Phase::Doomed {

@@ -220,13 +220,16 @@ impl Error {
             Cause::Immutable | Cause::ReadOnly | Cause::ExclusiveMode => SqliteCode::ReadOnly,
             Cause::PageSizeUnsupported(_)
             | Cause::PageSizeChange { .. }
-            | Cause::ExclusiveLocking
             | Cause::SecondDatabase { .. } => SqliteCode::Error,
             Cause::NotADatabase => SqliteCode::NotADatabase,
             Cause::TooLarge { .. } => SqliteCode::Full,
-            Cause::Doomed(_) | Cause::Forked | Cause::Misuse(_) | Cause::Random(_) => {
-                self.io_error()
-            }
+            // Not `SQLITE_ERROR`: after an I/O error SQLite drops its cache, which may hold what was
+            // not committed.
+            Cause::ExclusiveLocking
+            | Cause::Doomed(_)
+            | Cause::Forked
+            | Cause::Misuse(_)
+            | Cause::Random(_) => self.io_error(),
         }
     }
 

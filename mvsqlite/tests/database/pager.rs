@@ -168,7 +168,7 @@ impl Pager {
     pub(crate) fn commit(&mut self, stay: bool) -> Ended {
         match self.commit_phases() {
             Ok(()) => {
-                self.file.commit_phase_two();
+                self.file.commit_phase_two().unwrap();
                 self.file.unlock(LockLevel::Shared);
                 if !stay {
                     self.end();

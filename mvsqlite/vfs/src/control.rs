@@ -24,7 +24,7 @@ pub(crate) unsafe fn file_control(
             let super_journal = unsafe { text(argument.cast::<c_char>()) };
             handle.sync(super_journal)?;
         }
-        fcntl::COMMIT_PHASETWO => handle.file().commit_phase_two(),
+        fcntl::COMMIT_PHASETWO => handle.file().commit_phase_two()?,
         fcntl::OVERWRITE => handle.file().overwrite()?,
         // SAFETY: the array of texts that belongs to this operation.
         fcntl::PRAGMA => return unsafe { pragma(handle, argument.cast()) },
