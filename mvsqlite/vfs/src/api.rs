@@ -122,16 +122,20 @@ api_table! {
         result_error_code = c"sqlite3_result_error_code": fn(*mut sqlite3_context, c_int);
     }
     variadic {
-        log = c"sqlite3_log";
+        log_format = c"sqlite3_log";
     }
 }
 
 impl Api {
-    /// Writes one line to SQLite's error log, if the host has set one.
-    pub(crate) fn log_line(&self, result_code: c_int, line: &str) {
-        let line = c_text(line);
-        // SAFETY: the format has one %s, which gets one C string; SQLite copies what it keeps.
-        unsafe { (self.log)(result_code, c"%s".as_ptr(), line.as_ptr()) }
+    /// Writes a message to SQLite's error log, if the host has set one.
+    ///
+    /// SQLite cuts what exceeds a buffer of its own, so a long message takes several lines.
+    pub(crate) fn log(&self, result_code: c_int, message: &str) {
+        for line in lines(message) {
+            let line = c_text(&line);
+            // SAFETY: the format has one %s, which gets one C string; SQLite copies what it keeps.
+            unsafe { (self.log_format)(result_code, c"%s".as_ptr(), line.as_ptr()) }
+        }
     }
 
     /// Copies text into memory that SQLite frees with `sqlite3_free`; null when there is none.
@@ -199,6 +203,27 @@ impl Api {
     }
 }
 
+/// The longest line, in bytes: SQLite's buffer has 210 (3.40).
+const LINE_BYTES: usize = 200;
+/// How a line begins that continues the one before.
+const CONTINUED: &str = "... ";
+
+/// A message in lines that fit SQLite's buffer, broken between words where there are any.
+fn lines(message: &str) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in message.split_inclusive(' ') {
+        let full =
+            |line: &str| line.len() + word.len() > LINE_BYTES && line.len() > CONTINUED.len();
+        if lines.last().is_some_and(|line| full(line)) {
+            lines.push(CONTINUED.to_owned());
+        }
+        if let Some(line) = lines.last_mut() {
+            line.push_str(word);
+        }
+    }
+    lines
+}
+
 /// Text as a C string: cut at the first NUL, which no message of ours has.
 fn c_text(text: &str) -> CString {
     let bytes = text.as_bytes();
@@ -207,4 +232,27 @@ fn c_text(text: &str) -> CString {
         .position(|byte| *byte == 0)
         .unwrap_or(bytes.len());
     CString::new(&bytes[..end]).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_message_is_broken_between_words_and_complete() {
+        let message = "a message of words ".repeat(30);
+        let broken = lines(&message);
+        assert!(broken.len() > 1 && broken.iter().all(|line| line.len() <= LINE_BYTES));
+        let joined: String = broken
+            .iter()
+            .map(|line| line.strip_prefix(CONTINUED).unwrap_or(line))
+            .collect();
+        assert_eq!(joined, message);
+        assert_eq!(lines("short"), ["short"]);
+    }
+
+    #[test]
+    fn text_for_sqlite_ends_at_its_first_nul() {
+        assert_eq!(c_text("a\0b").as_c_str(), c"a");
+    }
 }

@@ -104,7 +104,7 @@ pub(crate) fn guarded_code(
 fn report(api: &Api, failure: &Failure) {
     // At the end of a thread its locals are gone; the log line below is still written.
     let _ = LAST_MESSAGE.try_with(|last| last.borrow_mut().clone_from(&failure.message));
-    api.log_line(failure.code, &failure.message);
+    api.log(failure.code, &failure.message);
     if echoed() {
         // Whoever asked for it may have closed it.
         let _ = writeln!(std::io::stderr(), "mvsqlite: {}", failure.message);

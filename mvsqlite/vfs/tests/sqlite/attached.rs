@@ -133,3 +133,80 @@ fn an_ordinary_file_is_attached_by_naming_its_vfs() {
         "2"
     );
 }
+
+/// Under `locking_mode=EXCLUSIVE` set through an ordinary main database, the second COMMIT brought no
+/// change counter and looked like a rollback: SQLite refused it, refused the playback too, and then
+/// reported every other one as done. Nothing of it was stored.
+#[test]
+fn no_commit_is_lost_when_an_ordinary_main_database_chose_the_modes_for_all() {
+    for (number, pragma) in [
+        "PRAGMA journal_mode=wal",
+        "PRAGMA journal_mode=memory",
+        "PRAGMA journal_mode=off",
+        "PRAGMA locking_mode=EXCLUSIVE",
+        "PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=wal",
+        "PRAGMA synchronous=off",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let name = format!("under-file-{number}");
+        create(&name).execute_batch("CREATE TABLE t(v)").unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let db = Connection::open(directory.path().join("main.db")).unwrap();
+        db.execute_batch(&format!(
+            "CREATE TABLE p(v); ATTACH 'file:{name}?vfs=mvsqlite' AS o"
+        ))
+        .unwrap();
+        for pragma in pragma.split(';') {
+            db.query_row(pragma, [], |_| Ok(()))
+                .or_else(no_rows)
+                .unwrap();
+        }
+        // What is acknowledged must be there; what cannot be done must fail.
+        let mut acknowledged = 0;
+        for _ in 0..4 {
+            acknowledged += usize::from(db.execute_batch("INSERT INTO o.t VALUES(1)").is_ok());
+            if !db.is_autocommit() {
+                db.execute_batch("ROLLBACK").unwrap();
+            }
+        }
+        db.execute_batch("INSERT INTO p VALUES(1)").unwrap();
+        drop(db);
+        let other = open(&name);
+        assert_eq!(
+            text(&other, "SELECT count(*) FROM t"),
+            acknowledged.to_string(),
+            "{pragma}"
+        );
+        assert_eq!(text(&other, "PRAGMA integrity_check"), "ok", "{pragma}");
+        if !pragma.contains("EXCLUSIVE") {
+            assert_eq!(acknowledged, 4, "{pragma}");
+        }
+    }
+}
+
+fn no_rows(error: rusqlite::Error) -> rusqlite::Result<()> {
+    match error {
+        rusqlite::Error::QueryReturnedNoRows => Ok(()),
+        error => Err(error),
+    }
+}
+
+#[test]
+fn connections_that_share_a_cache_see_and_write_one_database() {
+    use rusqlite::OpenFlags;
+    create("shared-cache")
+        .execute_batch("CREATE TABLE t(v); CREATE TABLE u(v)")
+        .unwrap();
+    let flags = OpenFlags::default() | OpenFlags::SQLITE_OPEN_SHARED_CACHE;
+    let one = crate::host::open_with("shared-cache", flags).unwrap();
+    let two = crate::host::open_with("shared-cache", flags).unwrap();
+    one.execute_batch("INSERT INTO t VALUES(1)").unwrap();
+    two.execute_batch("INSERT INTO u SELECT v+1 FROM t")
+        .unwrap();
+    drop(one);
+    two.execute_batch("BEGIN IMMEDIATE; INSERT INTO u VALUES(3); COMMIT")
+        .unwrap();
+    assert_eq!(text(&open("shared-cache"), "SELECT sum(v) FROM u"), "5");
+}

@@ -89,9 +89,14 @@ fn opening_without_locks_is_refused_with_a_reason() {
 
 #[test]
 fn names_that_cannot_be_namespaces_are_refused_with_what_is_wrong() {
-    for name in ["with space", "ü", &"x".repeat(300)] {
+    // SQLite's log has no room for the whole of the last one.
+    for (name, logs) in [
+        ("with space", "with space"),
+        ("ü", "ü"),
+        (&"x".repeat(300), "xxx"),
+    ] {
         assert_eq!(code(open_with(name, OpenFlags::default())), SQLITE_CANTOPEN);
-        assert!(!logged(name).is_empty(), "{name}");
+        assert!(!logged(logs).is_empty(), "{name}");
     }
 }
 

@@ -4,6 +4,7 @@
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread::ThreadId;
 
 use mvsqlite::system::Os;
 use mvsqlite::{Config, Environment};
@@ -41,12 +42,12 @@ pub fn create(name: &str) -> Connection {
     open(name)
 }
 
-/// Lines of SQLite's error log that hold this text.
+/// Messages of SQLite's error log that hold this text.
 pub fn logged(text: &str) -> Vec<(c_int, String)> {
     let log = LOG.lock().unwrap_or_else(PoisonError::into_inner);
-    log.iter()
-        .filter(|(_, line)| line.contains(text))
-        .cloned()
+    let found = log.iter().filter(|entry| entry.message.contains(text));
+    found
+        .map(|entry| (entry.code, entry.message.clone()))
         .collect()
 }
 
@@ -75,16 +76,30 @@ pub fn text(connection: &Connection, sql: &str) -> String {
         .unwrap_or_else(|error| panic!("{sql}: {error}"))
 }
 
-static LOG: Mutex<Vec<(c_int, String)>> = Mutex::new(Vec::new());
+/// A message of SQLite's error log, put together from its lines.
+struct Entry {
+    thread: ThreadId,
+    code: c_int,
+    message: String,
+}
+
+static LOG: Mutex<Vec<Entry>> = Mutex::new(Vec::new());
 
 unsafe extern "C" fn log(_: *mut c_void, code: c_int, line: *const c_char) {
     // SAFETY: SQLite gives a C string.
-    let line = unsafe { CStr::from_ptr(line) }
-        .to_string_lossy()
-        .into_owned();
-    LOG.lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .push((code, line));
+    let line = unsafe { CStr::from_ptr(line) }.to_string_lossy();
+    let thread = std::thread::current().id();
+    let mut log = LOG.lock().unwrap_or_else(PoisonError::into_inner);
+    let continued = line.strip_prefix("... ");
+    let before = log.iter_mut().rev().find(|entry| entry.thread == thread);
+    match (continued, before) {
+        (Some(more), Some(entry)) => entry.message.push_str(more),
+        _ => log.push(Entry {
+            thread,
+            code,
+            message: line.into_owned(),
+        }),
+    }
 }
 
 struct Host {

@@ -4,6 +4,7 @@
 #![allow(unsafe_code, reason = "parts of SQLite's C API have no safe wrapper")]
 
 mod attached;
+mod bugs;
 mod files;
 mod functions;
 mod host;

@@ -109,6 +109,27 @@ fn backup_into_a_database_of_ours_replaces_its_content_in_one_commit() {
 }
 
 #[test]
+fn backup_into_a_database_with_another_page_size_fails_and_changes_nothing() {
+    let source = Connection::open_in_memory().unwrap();
+    source
+        .execute_batch(&format!("PRAGMA page_size=4096; {FILL}"))
+        .unwrap();
+    let mut db = create("backup-page-size");
+    db.execute_batch("CREATE TABLE old(v); INSERT INTO old VALUES('kept')")
+        .unwrap();
+    let before = store().versions("backup-page-size");
+    let done = Backup::new(&source, &mut db).unwrap().run_to_completion(
+        1000,
+        std::time::Duration::ZERO,
+        None,
+    );
+    assert!(done.is_err());
+    assert_eq!(store().versions("backup-page-size"), before);
+    assert_eq!(text(&open("backup-page-size"), "SELECT v FROM old"), "kept");
+    assert_eq!(text(&db, "SELECT v FROM old"), "kept");
+}
+
+#[test]
 fn blobs_are_read_and_written_in_place() {
     let db = create("blob");
     db.execute_batch("CREATE TABLE t(v); INSERT INTO t VALUES(zeroblob(100000))")

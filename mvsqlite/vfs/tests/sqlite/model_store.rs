@@ -1,7 +1,7 @@
 //! A store in memory behind the client's transport: the rules of data plane v2, as plainly as they
 //! can be written. Judges the VFS without a server; the real server has tests of its own.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -23,6 +23,8 @@ struct State {
     clock: u64,
     namespaces: HashMap<String, Namespace>,
     stages: HashMap<StageId, BTreeMap<PageIndex, Vec<u8>>>,
+    /// Calls that panic, as a bug in the client would: (key, call).
+    bugs: HashSet<(String, &'static str)>,
 }
 
 struct Namespace {
@@ -72,6 +74,16 @@ impl ModelStore {
             keys: HashMap::new(),
         };
         state.namespaces.insert(key.to_owned(), namespace);
+    }
+
+    /// Makes every such call on a namespace panic inside the client, or no longer.
+    pub fn set_bug(&self, key: &str, call: &'static str, present: bool) {
+        let bug = (key.to_owned(), call);
+        let bugs = &mut self.state().bugs;
+        match present {
+            true => bugs.insert(bug),
+            false => bugs.remove(&bug),
+        };
     }
 
     /// The versions a namespace went through, oldest first.
@@ -364,7 +376,10 @@ impl Transport for ModelStore {
         let path = request.path.strip_prefix("/v2/ns/").expect("a path of v2");
         let (key, call) = path.rsplit_once('/').expect("key and call");
         let key = key.replace("%2F", "/");
-        let answer = self.state().answer(&key, call, request.body);
+        let mut state = self.state();
+        let bug = state.bugs.iter().any(|(k, c)| *k == key && *c == call);
+        assert!(!bug, "a bug made for a test");
+        let answer = state.answer(&key, call, request.body);
         Ok(match answer {
             Ok(body) => Reply {
                 status: 200,
