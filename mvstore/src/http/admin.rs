@@ -8,7 +8,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, Request, State};
-use axum::http::{Extensions, HeaderValue, StatusCode, header::CONTENT_TYPE};
+use axum::http::{HeaderValue, StatusCode, header::CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use axum::{Json, Router};
@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use tracing::{error, info};
 
 use super::body::ADMIN_BODY;
+use super::exchange::Permit;
 use super::reply::Refusal;
 use super::{Shared, health};
 
@@ -63,15 +64,13 @@ type Server = State<Arc<Shared>>;
 struct Call<Q> {
     message: Q,
     deadline: Instant,
-    extensions: Extensions,
+    permit: Option<Permit>,
 }
 
 impl<Q: DeserializeOwned> Call<Q> {
     async fn receive(server: &Shared, request: Request<Body>) -> Result<Self, Refusal> {
         let deadline = server.deadline();
-        let (parts, body) = request.into_parts();
-        let extensions = parts.extensions.clone();
-        let request = Request::from_parts(parts, body);
+        let permit = request.extensions().get::<Permit>().cloned();
         let received = server.receive(request, ADMIN_BODY, deadline).await?;
         let message = serde_json::from_slice(&received.bytes).map_err(|error| {
             Refusal::malformed(format!(
@@ -82,7 +81,7 @@ impl<Q: DeserializeOwned> Call<Q> {
         Ok(Self {
             message,
             deadline,
-            extensions,
+            permit,
         })
     }
 }
@@ -103,14 +102,8 @@ async fn create_namespace(State(server): Server, request: Request) -> Answer {
         info!(%key, %id, "namespace created");
         Ok(())
     };
-    let (deadline, extensions) = (call.deadline, &call.extensions);
-    let done = server.write(
-        "create_namespace",
-        deadline,
-        extensions,
-        Code::Timeout,
-        work,
-    );
+    let (deadline, permit) = (call.deadline, call.permit);
+    let done = server.write("create_namespace", deadline, permit, Code::Timeout, work);
     match done.await {
         Ok(()) => Ok((StatusCode::CREATED, "created\n").into_response()),
         Err(refusal) => Err(as_the_original_says(refusal).into()),
@@ -127,14 +120,8 @@ async fn rename_namespace(State(server): Server, request: Request) -> Answer {
         info!(%old, %new, "namespace renamed");
         Ok(())
     };
-    let (deadline, extensions) = (call.deadline, &call.extensions);
-    let done = server.write(
-        "rename_namespace",
-        deadline,
-        extensions,
-        Code::Timeout,
-        work,
-    );
+    let (deadline, permit) = (call.deadline, call.permit);
+    let done = server.write("rename_namespace", deadline, permit, Code::Timeout, work);
     match done.await {
         Ok(()) => Ok("renamed\n".into_response()),
         Err(refusal) => Err(as_the_original_says(refusal).into()),
@@ -150,14 +137,8 @@ async fn delete_namespace(State(server): Server, request: Request) -> Answer {
         info!(%key, "namespace deleted");
         Ok(())
     };
-    let (deadline, extensions) = (call.deadline, &call.extensions);
-    let done = server.write(
-        "delete_namespace",
-        deadline,
-        extensions,
-        Code::Timeout,
-        work,
-    );
+    let (deadline, permit) = (call.deadline, call.permit);
+    let done = server.write("delete_namespace", deadline, permit, Code::Timeout, work);
     done.await?;
     Ok("deleted\n".into_response())
 }

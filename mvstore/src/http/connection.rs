@@ -62,9 +62,7 @@ impl Gate {
         http.http2()
             .timer(TokioTimer::new())
             .max_concurrent_streams(MAX_STREAMS)
-            .max_header_list_size(16 << 10)
-            .keep_alive_interval(Duration::from_secs(30))
-            .keep_alive_timeout(Duration::from_secs(20));
+            .max_header_list_size(16 << 10);
         Self {
             plane,
             connections,

@@ -7,7 +7,7 @@ use axum::body::Body;
 use axum::extract::path::Path;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Query, Request, State};
-use axum::http::{Extensions, Method, StatusCode, Uri};
+use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, post};
 use mvsqlite_protocol::v2::{
@@ -19,6 +19,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
 use super::body::{Charge, Received};
+use super::exchange::Permit;
 use super::reply::{Refusal, message, page_images};
 use super::{Shared, exchange, health};
 
@@ -52,7 +53,7 @@ struct Call<Q> {
     key: NamespaceKey,
     message: Q,
     deadline: Instant,
-    extensions: Extensions,
+    permit: Option<Permit>,
     /// The memory of the body, which is the message's now.
     charge: Charge,
 }
@@ -67,16 +68,14 @@ impl<Q: DeserializeOwned> Call<Q> {
         let deadline = server.deadline();
         let Path(key) = key.map_err(|error| Refusal::malformed(error.body_text()))?;
         let key = NamespaceKey::try_from(key).map_err(Refusal::malformed)?;
-        let (parts, body) = request.into_parts();
-        let extensions = parts.extensions.clone();
-        let request = Request::from_parts(parts, body);
+        let permit = request.extensions().get::<Permit>().cloned();
         let Received { bytes, charge } = server.receive(request, body_limit, deadline).await?;
         let message = decode(&bytes).map_err(Refusal::malformed)?;
         Ok(Self {
             key,
             message,
             deadline,
-            extensions,
+            permit,
             charge,
         })
     }
@@ -120,7 +119,7 @@ async fn stage(State(server): Server, key: Key, request: Request) -> Answer {
         key,
         message: batch,
         deadline,
-        extensions,
+        permit,
         charge,
     } = call;
     let store = Arc::clone(&server.store);
@@ -130,7 +129,7 @@ async fn stage(State(server): Server, key: Key, request: Request) -> Answer {
     };
     message(
         &server
-            .write("stage", deadline, &extensions, Code::Timeout, work)
+            .write("stage", deadline, permit, Code::Timeout, work)
             .await?,
     )
 }
@@ -142,7 +141,7 @@ async fn commit(State(server): Server, key: Key, request: Request) -> Answer {
         key,
         message: transaction,
         deadline,
-        extensions,
+        permit,
         charge,
     } = call;
     let store = Arc::clone(&server.store);
@@ -153,7 +152,7 @@ async fn commit(State(server): Server, key: Key, request: Request) -> Answer {
     let unknown = Code::OutcomeUnknown;
     message(
         &server
-            .write("commit", deadline, &extensions, unknown, work)
+            .write("commit", deadline, permit, unknown, work)
             .await?,
     )
 }
@@ -165,7 +164,7 @@ async fn settle(State(server): Server, key: Key, request: Request) -> Answer {
         key,
         message: which,
         deadline,
-        extensions,
+        permit,
         ..
     } = call;
     let store = Arc::clone(&server.store);
@@ -173,7 +172,7 @@ async fn settle(State(server): Server, key: Key, request: Request) -> Answer {
     let unknown = Code::OutcomeUnknown;
     message(
         &server
-            .write("settle", deadline, &extensions, unknown, work)
+            .write("settle", deadline, permit, unknown, work)
             .await?,
     )
 }

@@ -153,7 +153,9 @@ fn log(id: &HeaderValue, method: &Method, uri: &Uri, response: &Response, starte
     let namespace = namespace_in(path);
     let status = status.as_u16();
     let duration_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
-    let code = refused.map(|refused| tracing::field::debug(refused.code));
+    // As it stands in the reply.
+    let code = refused.and_then(|refused| serde_json::to_value(refused.code).ok());
+    let code = code.as_ref().and_then(serde_json::Value::as_str);
     let detail = refused.map(|refused| refused.detail.as_str());
     macro_rules! line {
         ($at:ident) => {

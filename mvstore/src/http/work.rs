@@ -9,7 +9,6 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use axum::http::Extensions;
 use mvsqlite_protocol::Code;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
@@ -52,17 +51,16 @@ impl Shared {
         &self,
         call: &'static str,
         deadline: Instant,
-        extensions: &Extensions,
+        permit: Option<Permit>,
         unknown: Code,
         work: impl Future<Output = Result<T, StoreError>> + Send + 'static,
     ) -> Result<T, Refusal> {
-        // A write that its client has left still counts as a request in work.
-        let permit = extensions.get::<Permit>().cloned();
         let work = ToTheEnd {
             call,
             tasks: &self.tasks,
             work: Some(Box::pin(async move {
                 let done = work.await;
+                // Until here: a write that its client has left still is a request in work.
                 drop(permit);
                 done
             })),
