@@ -50,6 +50,9 @@ pub struct EmbeddedOptions {
     pub limits: Limits,
     /// Bytes of memory for the library's cache of blocks and values; filled as reading goes on.
     pub cache_bytes: u64,
+    /// Bytes of new writes kept in memory before they go from the journal to a table. There may be
+    /// a few such lots at once while writing is faster than the disk.
+    pub memtable_bytes: u64,
     /// Most bytes of keys in the conflict window.
     pub window_bytes: usize,
     /// Bytes of the file system that are left alone: with less than that free, commits that set
@@ -65,6 +68,7 @@ impl Default for EmbeddedOptions {
         Self {
             limits: Limits::EMBEDDED,
             cache_bytes: 256 << 20,
+            memtable_bytes: 64 << 20,
             window_bytes: 64 << 20,
             // Two memtables of 64 MiB on their way to tables, a journal of 64 MiB, and as much
             // again for a compaction.
@@ -120,7 +124,7 @@ impl EmbeddedEngine {
     /// [`OpenError`] says what is wrong with which directory and what to do.
     pub fn open(path: impl AsRef<Path>, options: EmbeddedOptions) -> Result<Self, OpenError> {
         let path = path.as_ref();
-        let directory = Directory::open(path, |draft| create(draft, options.cache_bytes))?;
+        let directory = Directory::open(path, |draft| create(draft, &options))?;
         let torn = journal::mend(&directory.database())?;
         if torn > 0 {
             tracing::info!(
@@ -128,7 +132,7 @@ impl EmbeddedEngine {
                 "cut off a commit that a crash interrupted"
             );
         }
-        let library = Library::open(&directory.database(), options.cache_bytes)?;
+        let library = Library::open(&directory.database(), &options)?;
         let newest = reserved(&library, path)?;
         let ceiling = newest + committer::RESERVED;
         reserve(&library, path, ceiling)?;
@@ -188,8 +192,8 @@ impl EmbeddedEngine {
 }
 
 /// Makes a new database that holds nothing but its first reserved versions, and closes it.
-fn create(path: &Path, cache_bytes: u64) -> Result<(), OpenError> {
-    let library = Library::open(path, cache_bytes)?;
+fn create(path: &Path, options: &EmbeddedOptions) -> Result<(), OpenError> {
+    let library = Library::open(path, options)?;
     reserve(&library, path, committer::RESERVED)
 }
 

@@ -23,6 +23,7 @@ use fjall::{
     Snapshot,
 };
 
+use super::EmbeddedOptions;
 use super::directory::OpenError;
 use crate::kv::{KeyRange, KvError, Pair};
 
@@ -63,8 +64,8 @@ pub(super) enum WriteError {
 
 impl Library {
     /// Opens what is there or makes it. The caller holds the directory's lock.
-    pub(super) fn open(path: &Path, cache_bytes: u64) -> Result<Self, OpenError> {
-        let opened = catch_unwind(AssertUnwindSafe(|| Self::try_open(path, cache_bytes)));
+    pub(super) fn open(path: &Path, options: &EmbeddedOptions) -> Result<Self, OpenError> {
+        let opened = catch_unwind(AssertUnwindSafe(|| Self::try_open(path, options)));
         match opened {
             Ok(Ok(library)) => Ok(library),
             Ok(Err(fjall::Error::Io(source))) => Err(OpenError::Io {
@@ -84,12 +85,16 @@ impl Library {
         }
     }
 
-    fn try_open(path: &Path, cache_bytes: u64) -> fjall::Result<Self> {
-        let database = Database::builder(path).cache_size(cache_bytes).open()?;
+    fn try_open(path: &Path, options: &EmbeddedOptions) -> fjall::Result<Self> {
+        let database = Database::builder(path)
+            .cache_size(options.cache_bytes)
+            .open()?;
         let data = database.keyspace("data", || {
-            KeyspaceCreateOptions::default().with_kv_separation(Some(
-                KvSeparationOptions::default().separation_threshold(SEPARATE_FROM_BYTES),
-            ))
+            KeyspaceCreateOptions::default()
+                .max_memtable_size(options.memtable_bytes)
+                .with_kv_separation(Some(
+                    KvSeparationOptions::default().separation_threshold(SEPARATE_FROM_BYTES),
+                ))
         })?;
         Ok(Self { database, data })
     }
