@@ -99,7 +99,7 @@ pub enum Cause {
     PageSizeUnsupported(u32),
     /// The page size of a database does not change.
     #[error(
-        "the page size cannot change from {from} to {to} bytes; export the database, VACUUM the copy with the new page size, and import it into a new namespace"
+        "the page size cannot change from {from} to {to} bytes; create another namespace, and with PRAGMA page_size={to} in force VACUUM INTO it makes a copy that has it"
     )]
     PageSizeChange {
         /// The size it has, in bytes.
