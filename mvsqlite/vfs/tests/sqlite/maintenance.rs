@@ -64,6 +64,37 @@ fn vacuum_into_fills_an_empty_namespace() {
 }
 
 #[test]
+fn vacuum_into_a_new_namespace_is_the_way_to_another_page_size() {
+    let db = create("resize-source");
+    db.execute_batch(FILL).unwrap();
+    store().create("resize-target");
+    db.execute_batch("PRAGMA page_size=4096; VACUUM INTO 'resize-target'")
+        .unwrap();
+    assert_eq!(text(&open("resize-target"), "PRAGMA page_size"), "4096");
+    assert_eq!(check_of_export("resize-target"), "ok");
+}
+
+#[test]
+fn vacuum_into_takes_a_database_to_an_ordinary_file_and_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("copy.db");
+    create("to-file").execute_batch(FILL).unwrap();
+    let uri = format!("file:{}?vfs=unix", file.display());
+    open("to-file")
+        .execute_batch(&format!("VACUUM INTO '{uri}'"))
+        .unwrap();
+    let plain = Connection::open(&file).unwrap();
+    assert_eq!(text(&plain, "PRAGMA integrity_check"), "ok");
+    assert_eq!(text(&plain, "SELECT count(*) FROM t"), "300");
+    store().create("from-file");
+    plain
+        .execute_batch("VACUUM INTO 'file:from-file?vfs=mvsqlite'")
+        .unwrap();
+    assert_eq!(check_of_export("from-file"), "ok");
+    assert_eq!(text(&open("from-file"), "SELECT count(*) FROM t"), "300");
+}
+
+#[test]
 fn vacuum_into_a_missing_namespace_makes_no_local_file() {
     let db = create("into-nothing");
     db.execute_batch(FILL).unwrap();

@@ -119,7 +119,7 @@ fn changing_the_page_size_by_vacuum_is_refused_with_a_way_out() {
         text(&db, "PRAGMA mvsqlite_last_error")
     );
     assert!(
-        told.contains("8192") && told.contains("4096") && told.contains("import"),
+        told.contains("8192") && told.contains("4096") && told.contains("VACUUM INTO"),
         "{told}"
     );
     assert_eq!(text(&db, "PRAGMA page_size"), "8192");
