@@ -73,6 +73,11 @@ interpose! {
     ), "r8", "x4", open_v2
 }
 
+interpose! {
+    /// SQLite's `sqlite3_step`; a single statement that lost a conflict is run again.
+    fn sqlite3_step(statement: *mut c_void), "rsi", "x1", step
+}
+
 type Open = unsafe extern "C" fn(*const c_char, *mut *mut sqlite3) -> c_int;
 type Open16 = unsafe extern "C" fn(*const c_void, *mut *mut sqlite3) -> c_int;
 type OpenV2 = unsafe extern "C" fn(*const c_char, *mut *mut sqlite3, c_int, *const c_char) -> c_int;
@@ -108,6 +113,11 @@ unsafe extern "C" fn open_v2(
         // SAFETY: the caller's arguments, passed on.
         unsafe { real(name, db, flags, vfs) }
     })
+}
+
+unsafe extern "C" fn step(statement: *mut c_void, caller: Caller) -> c_int {
+    // SAFETY: the caller's argument, passed on.
+    unsafe { crate::step::step(statement, caller) }
 }
 
 /// Sees to it that the library has the VFS, calls the real function, adds the SQL functions.

@@ -1,14 +1,16 @@
 //! `libmvsqlite_preload.so`: mvSQLite for unmodified programs, through `LD_PRELOAD`.
 //!
-//! The library puts itself before SQLite's `sqlite3_open`, `sqlite3_open_v2` and
-//! `sqlite3_open16`. At a program's first open it registers the VFS `mvsqlite` with the SQLite
+//! The library puts itself before SQLite's `sqlite3_open`, `sqlite3_open_v2`, `sqlite3_open16` and
+//! `sqlite3_step`. At a program's first open it registers the VFS `mvsqlite` with the SQLite
 //! library that the program uses, as its default; then, and at each later open, it calls the real
-//! function and adds the SQL functions to the new connection.
+//! function and adds the SQL functions to the new connection. A single statement that lost a
+//! conflict is run again.
 //!
 //! | module | what |
 //! |---|---|
 //! | `entry` | the interposed functions |
 //! | `scope` | which library's function a caller would have got without us |
+//! | `step`, `statements` | running a statement again that lost against another transaction |
 //! | `served` | the SQLite libraries that have the VFS |
 //!
 //! Invariants:
@@ -25,3 +27,5 @@
 mod entry;
 mod scope;
 mod served;
+mod statements;
+mod step;

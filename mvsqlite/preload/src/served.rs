@@ -10,6 +10,7 @@ use mvsqlite::{Config, ConfigError, Environment};
 use mvsqlite_vfs::{Api, Vfs};
 
 use crate::scope::Scope;
+use crate::statements::Statements;
 
 /// What is known about the library of a caller.
 #[derive(Clone, Copy)]
@@ -25,8 +26,15 @@ pub(crate) enum Served {
 /// More SQLite libraries than any process was seen to have.
 const LIBRARIES: usize = 8;
 
-/// A library, told by the address of its `sqlite3_vfs_register`, and its VFS if it took one.
-type Entry = (usize, Option<&'static Vfs>);
+/// A library that was offered the VFS.
+struct Entry {
+    /// Told by the address of its `sqlite3_vfs_register`.
+    library: usize,
+    /// The VFS, if it took it.
+    vfs: Option<&'static Vfs>,
+    /// What it takes to run its statements again.
+    statements: Option<Statements>,
+}
 
 static ENTRIES: [OnceLock<Entry>; LIBRARIES] = [const { OnceLock::new() }; LIBRARIES];
 static REGISTERING: Mutex<()> = Mutex::new(());
@@ -53,20 +61,40 @@ pub(crate) fn serve(scope: &Scope) -> Served {
     }
     silence_panics();
     let vfs = register_with(scope);
+    // SAFETY: the symbols of one SQLite library, which stays loaded as its handle is never closed.
+    let statements = unsafe { Statements::from_symbols(|symbol| scope.find(symbol)) };
+    let entry = Entry {
+        library,
+        vfs,
+        statements,
+    };
     // Without a free entry the library goes unserved, and is refused again at its next open.
     let free = ENTRIES.iter().find(|entry| entry.get().is_none());
-    match free.map(|entry| entry.set((library, vfs))) {
+    match free.map(|free| free.set(entry)) {
         Some(Ok(())) => vfs.map_or(Served::Unusable, Served::By),
         _ => Served::Unusable,
     }
 }
 
+/// Which SQLite library a scope leads to.
+pub(crate) fn library(scope: &Scope) -> Option<usize> {
+    let register = scope.find(c"sqlite3_vfs_register")?;
+    Some(register.as_ptr().addr())
+}
+
+/// What it takes to run statements of a library again, if it is served.
+pub(crate) fn statements(library: usize) -> Option<&'static Statements> {
+    let entry = entry(library)?;
+    entry.vfs.and(entry.statements.as_ref())
+}
+
+fn entry(library: usize) -> Option<&'static Entry> {
+    let mut entries = ENTRIES.iter().filter_map(OnceLock::get);
+    entries.find(|entry| entry.library == library)
+}
+
 fn known(library: usize) -> Option<Served> {
-    let entries = ENTRIES.iter().filter_map(OnceLock::get);
-    let (_, vfs) = entries
-        .into_iter()
-        .find(|(address, _)| *address == library)?;
-    Some(vfs.map_or(Served::Unusable, Served::By))
+    Some(entry(library)?.vfs.map_or(Served::Unusable, Served::By))
 }
 
 /// Whether any variable of ours is set: with one, a mistake in another must not go unnoticed.

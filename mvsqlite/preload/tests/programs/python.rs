@@ -148,3 +148,98 @@ assert a.execute('SELECT v FROM t').fetchone() == (11,)
 ",
     );
 }
+
+#[test]
+fn single_statements_of_many_writers_all_succeed_within_the_busy_timeout() {
+    python(
+        "py-autocommit",
+        "
+import threading
+sqlite3.connect(NAME).executescript('CREATE TABLE t(v); INSERT INTO t VALUES(0)')
+failures = []
+def work():
+    try:
+        c = sqlite3.connect(NAME, isolation_level=None, timeout=60)
+        for i in range(20):
+            c.execute('UPDATE t SET v=v+1')
+    except BaseException as e:
+        failures.append(e)
+threads = [threading.Thread(target=work) for n in range(6)]
+for t in threads: t.start()
+for t in threads: t.join()
+assert not failures, failures
+assert sqlite3.connect(NAME).execute('SELECT v FROM t').fetchone() == (120,)
+",
+    );
+}
+
+#[test]
+fn a_statement_is_not_run_again_when_the_program_could_notice() {
+    python(
+        "py-not-again",
+        "
+a = sqlite3.connect(NAME, isolation_level=None, timeout=60)
+b = sqlite3.connect(NAME, isolation_level=None, timeout=60)
+a.executescript('CREATE TABLE t(v); INSERT INTO t VALUES(0); CREATE TABLE u(v); INSERT INTO u VALUES(1), (2)')
+runs = 0
+def race(times):
+    global runs
+    runs += 1
+    if runs <= times: a.execute('UPDATE t SET v=v+10')
+    return 1
+b.create_function('race', 1, race)
+def conflicts(f):
+    global runs
+    runs = 0
+    try:
+        f()
+    except sqlite3.OperationalError as e:
+        assert e.sqlite_errorcode == sqlite3.SQLITE_BUSY_SNAPSHOT, e
+        return True
+    return False
+value = lambda: a.execute('SELECT v FROM t').fetchone()[0]
+# Lost twice, then won: run three times.
+assert not conflicts(lambda: b.execute('UPDATE t SET v=v+race(2)'))
+assert (runs, value()) == (3, 21), (runs, value())
+# Inside a transaction.
+runs = 0
+b.execute('BEGIN')
+b.execute('UPDATE t SET v=v+race(1)')
+assert conflicts(lambda: b.execute('COMMIT'))
+assert value() == 31 and not b.in_transaction
+# A row was returned.
+assert conflicts(lambda: b.execute('UPDATE t SET v=v+race(1) RETURNING v').fetchall())
+assert runs == 1
+# Another statement keeps the old snapshot.
+rows = b.execute('SELECT v FROM u')
+assert rows.fetchone() == (1,)
+assert conflicts(lambda: b.execute('UPDATE t SET v=v+race(1)'))
+assert runs == 1
+",
+    );
+}
+
+#[test]
+fn without_a_busy_timeout_a_statement_is_run_again_once() {
+    python(
+        "py-once",
+        "
+a = sqlite3.connect(NAME, isolation_level=None)
+b = sqlite3.connect(NAME, isolation_level=None, timeout=0)
+a.executescript('CREATE TABLE t(v); INSERT INTO t VALUES(0)')
+runs = 0
+def race():
+    global runs
+    runs += 1
+    a.execute('UPDATE t SET v=v+10')
+    return 1
+b.create_function('race', 0, race)
+try:
+    b.execute('UPDATE t SET v=v+race()')
+    raise SystemExit('no conflict')
+except sqlite3.OperationalError as e:
+    assert e.sqlite_errorcode == sqlite3.SQLITE_BUSY_SNAPSHOT, e
+assert runs == 2, runs
+",
+    );
+}
