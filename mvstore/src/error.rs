@@ -85,7 +85,7 @@ pub enum StoreError {
         reason: String,
     },
     /// More than a call may carry, or than one transaction of the engine takes.
-    #[error("{what}: {amount} is above the limit of {limit}")]
+    #[error("{what}: {amount}, but the limit is {limit}")]
     TooLarge {
         /// What is too large, with its unit.
         what: &'static str,

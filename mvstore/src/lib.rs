@@ -9,11 +9,20 @@
 //! | [`daemon`] | the process: engine, store, listeners, tasks, shutdown |
 //! | [`config`] | its flags and environment variables |
 //! | [`environment`] | time and randomness, behind seams |
+//! | `layout` | every key and value of the on-disk format |
+//! | `namespace` | the catalog, and who is let in |
+//! | `page` | snapshots, reads, stages, commits |
+//! | `history` | moments, records of time, expiry |
 
 pub mod config;
+mod context;
 pub mod daemon;
 pub mod environment;
 pub mod error;
+mod history;
 pub mod http;
 pub mod kv;
+mod layout;
+mod namespace;
+mod page;
 pub mod store;

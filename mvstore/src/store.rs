@@ -4,6 +4,8 @@
 //! Every method may be called concurrently and by several processes on one engine. Dropping the
 //! future of a method that writes leaves it done or not done, never half done.
 
+mod open;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,12 +14,16 @@ use mvsqlite_protocol::v2::{
     BeginReply, BeginRequest, CommitReply, CommitRequest, Limits, ReadRequest, ResolveReply,
     ResolveRequest, SettleReply, SettleRequest, StageReply, StageRequest,
 };
-use mvsqlite_protocol::{NamespaceId, NamespaceKey, PageImage, Version};
+use mvsqlite_protocol::{Incarnation, NamespaceId, NamespaceKey, PageImage, Version};
 use serde::Serialize;
 
+use crate::context::Context;
 use crate::environment::{Clock, Entropy, SystemClock, SystemEntropy};
 use crate::error::StoreError;
+use crate::history::{self, TimeRecorder};
 use crate::kv::Engine;
+use crate::namespace;
+use crate::page;
 
 /// How a store is opened.
 #[derive(Clone)]
@@ -57,8 +63,8 @@ impl StoreOptions {
 
 /// The store.
 pub struct Store {
-    engine: Arc<dyn Engine>,
-    options: StoreOptions,
+    context: Context,
+    time: TimeRecorder,
 }
 
 /// A version and the time that goes with it.
@@ -94,10 +100,17 @@ pub struct Collected {
     pub more: bool,
 }
 
-fn unfinished<T>() -> Result<T, StoreError> {
-    Err(StoreError::Unavailable {
-        reason: "this part of the store is not there yet".to_owned(),
-    })
+/// What a namespace occupies, exactly.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct NamespaceUsage {
+    /// Versions of pages, those included that say a page ceased to exist.
+    pub page_versions: u64,
+    /// Bytes of page content in them.
+    pub page_bytes: u64,
+    /// Pages uploaded that no commit refers to yet.
+    pub staged_pages: u64,
+    /// Bytes of page content in them.
+    pub staged_bytes: u64,
 }
 
 impl Store {
@@ -107,133 +120,199 @@ impl Store {
     /// [`StoreError::BadOptions`]; [`StoreError::UnknownFormat`] if a newer build wrote there;
     /// [`StoreError::VersionsWentBack`]; whatever the engine reports.
     pub async fn open(engine: Arc<dyn Engine>, options: StoreOptions) -> Result<Self, StoreError> {
-        engine.check().await?;
-        Ok(Self { engine, options })
+        Ok(Self {
+            context: open::open(engine, options).await?,
+            time: TimeRecorder::default(),
+        })
     }
 
     /// The limits on what one call may carry, as `begin` gives them; the HTTP server bounds bodies by
     /// them.
     pub fn limits(&self) -> Limits {
-        let _ = &self.options;
-        Limits {
-            inline_bytes: 4 << 20,
-            stage_batch_bytes: 4 << 20,
-            commit_pages: 50_000,
-            read_pages: 1024,
-            read_bytes: 4 << 20,
-        }
+        self.context.limits
+    }
+
+    /// The store's incarnation.
+    pub fn incarnation(&self) -> Incarnation {
+        self.context.incarnation
     }
 
     /// One line about the engine.
     pub fn describe(&self) -> String {
-        self.engine.describe()
+        self.context.engine.describe()
     }
 
     /// Whether the store can commit at all; the error says why not.
+    ///
+    /// # Errors
+    /// Whatever keeps the engine from committing.
     pub async fn check(&self) -> Result<(), StoreError> {
-        Ok(self.engine.check().await?)
+        Ok(self.context.engine.check().await?)
     }
 
-    /// Makes an empty namespace.
-    pub async fn create_namespace(&self, _key: &NamespaceKey) -> Result<NamespaceId, StoreError> {
-        unfinished()
+    /// Makes an empty namespace and returns its id.
+    ///
+    /// # Errors
+    /// [`StoreError::NamespaceExists`].
+    pub async fn create_namespace(&self, key: &NamespaceKey) -> Result<NamespaceId, StoreError> {
+        namespace::create(&self.context, key).await
     }
 
-    /// Gives a namespace another key. Whether the new key is free is judged first.
+    /// Gives a namespace another key. Transactions under way keep neither the old nor the new one:
+    /// their next call is refused.
+    ///
+    /// # Errors
+    /// [`StoreError::NamespaceExists`] if the new key is taken, which is judged first;
+    /// [`StoreError::NamespaceNotFound`].
     pub async fn rename_namespace(
         &self,
-        _old: &NamespaceKey,
-        _new: &NamespaceKey,
+        old: &NamespaceKey,
+        new: &NamespaceKey,
     ) -> Result<(), StoreError> {
-        unfinished()
+        namespace::rename(&self.context, old, new).await
     }
 
     /// Deletes a namespace: gone for all callers at once, its bytes by [`Self::collect_expired`].
-    pub async fn delete_namespace(&self, _key: &NamespaceKey) -> Result<(), StoreError> {
-        unfinished()
+    ///
+    /// # Errors
+    /// [`StoreError::NamespaceNotFound`].
+    pub async fn delete_namespace(&self, key: &NamespaceKey) -> Result<(), StoreError> {
+        namespace::delete(&self.context, key).await
     }
 
     /// Namespaces whose key has the prefix and lies behind `after`, at most `limit`, in byte order.
+    ///
+    /// # Errors
+    /// Whatever keeps the engine from reading.
     pub async fn list_namespaces(
         &self,
-        _prefix: &str,
-        _after: Option<&str>,
-        _limit: usize,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
     ) -> Result<Vec<ListedNamespace>, StoreError> {
-        unfinished()
+        namespace::list(&self.context, prefix, after, limit).await
     }
 
     /// What is known about a namespace.
-    pub async fn stat_namespace(&self, _key: &NamespaceKey) -> Result<NamespaceStat, StoreError> {
-        unfinished()
+    ///
+    /// # Errors
+    /// [`StoreError::NamespaceNotFound`].
+    pub async fn stat_namespace(&self, key: &NamespaceKey) -> Result<NamespaceStat, StoreError> {
+        namespace::stat(&self.context, key).await
     }
 
-    /// Takes a snapshot of the newest version. Strict.
+    /// What a namespace occupies.
+    ///
+    /// # Errors
+    /// [`StoreError::NamespaceNotFound`].
+    pub async fn usage(&self, key: &NamespaceKey) -> Result<NamespaceUsage, StoreError> {
+        namespace::usage(&self.context, key).await
+    }
+
+    /// Takes a snapshot of the newest version. Strict: it holds every commit acknowledged before
+    /// the call, by any server.
+    ///
+    /// # Errors
+    /// [`StoreError::NamespaceNotFound`].
     pub async fn begin(
         &self,
-        _key: &NamespaceKey,
-        _request: BeginRequest,
+        key: &NamespaceKey,
+        request: BeginRequest,
     ) -> Result<BeginReply, StoreError> {
-        unfinished()
+        page::begin(&self.context, key, request).await
     }
 
     /// Finds the version that a moment is.
+    ///
+    /// # Errors
+    /// [`StoreError::VersionUnknown`] and [`StoreError::MomentUnknown`] for moments that have not
+    /// come yet or lie before the namespace; [`StoreError::SnapshotTooOld`].
     pub async fn resolve(
         &self,
-        _key: &NamespaceKey,
-        _request: ResolveRequest,
+        key: &NamespaceKey,
+        request: ResolveRequest,
     ) -> Result<ResolveReply, StoreError> {
-        unfinished()
+        history::resolve(&self.context, key, request).await
     }
 
-    /// Reads pages at a version, in ascending order; may stop early once the byte budget is used.
+    /// Reads pages at a version, in ascending order; at least one, and no more once the byte budget
+    /// is used up.
+    ///
+    /// # Errors
+    /// [`StoreError::VersionUnknown`], [`StoreError::SnapshotTooOld`],
+    /// [`StoreError::NamespaceChanged`]; [`StoreError::Corrupt`] if a page does not have its checksum.
     pub async fn read(
         &self,
-        _key: &NamespaceKey,
-        _request: ReadRequest,
+        key: &NamespaceKey,
+        request: ReadRequest,
     ) -> Result<Vec<PageImage>, StoreError> {
-        unfinished()
+        page::read(&self.context, key, request).await
     }
 
-    /// Adds pages to a stage, or makes one.
+    /// Adds pages to a stage or takes some out; makes the stage if none is named. May be repeated.
+    ///
+    /// # Errors
+    /// [`StoreError::StageInvalid`], [`StoreError::TooLarge`], [`StoreError::BadPages`].
     pub async fn stage(
         &self,
-        _key: &NamespaceKey,
-        _request: StageRequest,
+        key: &NamespaceKey,
+        request: StageRequest,
     ) -> Result<StageReply, StoreError> {
-        unfinished()
+        page::stage(&self.context, key, request).await
     }
 
     /// Commits a transaction: all or nothing, at one version.
+    ///
+    /// # Guarantees
+    /// A reply means that the commit is durable and visible. A refusal other than
+    /// [`StoreError::OutcomeUnknown`] means that it did not happen and, for this sending and all
+    /// earlier ones, never will.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] and whatever is wrong with the request.
     pub async fn commit(
         &self,
-        _key: &NamespaceKey,
-        _request: CommitRequest,
+        key: &NamespaceKey,
+        request: CommitRequest,
     ) -> Result<CommitReply, StoreError> {
-        unfinished()
+        page::commit(&self.context, key, request).await
     }
 
-    /// Makes a commit's outcome definite.
+    /// Makes a commit's outcome definite: it happened, or it never will.
+    ///
+    /// # Errors
+    /// [`StoreError::OutcomeUnknown`] while the engine is out of reach;
+    /// [`StoreError::NamespaceNotFound`] if the namespace was deleted since.
     pub async fn settle(
         &self,
-        _key: &NamespaceKey,
-        _request: SettleRequest,
+        key: &NamespaceKey,
+        request: SettleRequest,
     ) -> Result<SettleReply, StoreError> {
-        unfinished()
+        page::settle(&self.context, key, request).await
     }
 
     /// The recorded points around a time in Unix seconds; 0 is now.
-    pub async fn time_to_version(&self, _unix_seconds: u64) -> Result<TimeBracket, StoreError> {
-        unfinished()
+    ///
+    /// # Errors
+    /// Whatever keeps the engine from reading.
+    pub async fn time_to_version(&self, unix_seconds: u64) -> Result<TimeBracket, StoreError> {
+        history::time_to_version(&self.context, unix_seconds).await
     }
 
-    /// Notes which version belongs to the present time. To be called every five seconds.
+    /// Notes which version belongs to the present time. To be called every five seconds; on an
+    /// engine where nothing happened since the last call it does nothing.
+    ///
+    /// # Errors
+    /// Whatever keeps the engine from committing.
     pub async fn record_time(&self) -> Result<(), StoreError> {
-        unfinished()
+        self.time.record(&self.context).await
     }
 
     /// One bounded pass over what has expired: idempotency keys, stages, deleted namespaces.
+    ///
+    /// # Errors
+    /// Whatever keeps the engine from committing; what was collected before stays so.
     pub async fn collect_expired(&self) -> Result<Collected, StoreError> {
-        unfinished()
+        history::collect_expired(&self.context).await
     }
 }

@@ -1,0 +1,9 @@
+//! History: which version a moment is, and what may be forgotten.
+
+mod expiry;
+mod moment;
+mod time;
+
+pub(crate) use expiry::collect_expired;
+pub(crate) use moment::resolve;
+pub(crate) use time::{TimeRecorder, time_to_version};

@@ -1,0 +1,152 @@
+//! One bounded pass over what has expired.
+//!
+//! A stage dies in two steps: first it is marked dead, which stops batches and commits that are
+//! under way, because they read its record serializably; its pages go in a later transaction.
+
+use mvsqlite_protocol::{IdempotencyKey, StageId};
+
+use crate::context::{Context, Failure, Reruns, corrupt_in};
+use crate::error::StoreError;
+use crate::kv::{Atomic, Freshness, Isolation, RangeOptions};
+use crate::layout::{Expiry, ExpiryKind, StageRecord, StageState, Usage, UsageKind};
+use crate::namespace::remove_deleted;
+use crate::page::{expire_stage_later, stage_record, staged_usage};
+use crate::store::Collected;
+
+/// Most index entries that one pass takes from each bucket.
+const ENTRIES_A_BUCKET: usize = 256;
+
+/// Forgets outcomes, stages and deleted namespaces whose time is up.
+pub(crate) async fn collect_expired(ctx: &Context) -> Result<Collected, StoreError> {
+    let mut collected = Collected::default();
+    for bucket in 0..Expiry::BUCKETS {
+        collect_bucket(ctx, bucket, &mut collected).await?;
+    }
+    let removed = remove_deleted(ctx).await?;
+    collected.namespaces_removed = removed.namespaces;
+    collected.more |= removed.more;
+    Ok(collected)
+}
+
+async fn collect_bucket(
+    ctx: &Context,
+    bucket: u8,
+    collected: &mut Collected,
+) -> Result<(), StoreError> {
+    let range = ctx.keys.expired(bucket, ctx.now());
+    let options = RangeOptions {
+        limit: ENTRIES_A_BUCKET,
+        reverse: false,
+        isolation: Isolation::Snapshot,
+    };
+    let due = ctx
+        .begin(Freshness::Strict)
+        .get_range(&range, options)
+        .await?;
+    collected.more |= due.len() == ENTRIES_A_BUCKET;
+    let mut outcomes = Vec::new();
+    for (key, _) in &due {
+        let expiry = ctx.keys.parse_expiry(key);
+        let expiry = expiry.map_err(corrupt_in("the expiry index"))?;
+        match expiry.kind {
+            ExpiryKind::Outcome => outcomes.push(expiry),
+            ExpiryKind::Stage => collect_stage(ctx, expiry, collected).await?,
+        }
+    }
+    forget_outcomes(ctx, &outcomes).await?;
+    collected.idempotency_keys += outcomes.len() as u64;
+    Ok(())
+}
+
+async fn forget_outcomes(ctx: &Context, outcomes: &[Expiry]) -> Result<(), StoreError> {
+    if outcomes.is_empty() {
+        return Ok(());
+    }
+    let mut reruns = Reruns::new();
+    loop {
+        let mut txn = ctx.begin(Freshness::Strict);
+        for expiry in outcomes {
+            let key = IdempotencyKey::from_bytes(expiry.name);
+            txn.clear(&ctx.keys.outcome(expiry.namespace, key));
+            txn.clear(&ctx.keys.expiry(expiry));
+        }
+        match txn.commit().await {
+            Ok(_) => return Ok(()),
+            Err(error) => reruns.after(error.into())?,
+        }
+    }
+}
+
+async fn collect_stage(
+    ctx: &Context,
+    expiry: Expiry,
+    collected: &mut Collected,
+) -> Result<(), StoreError> {
+    let mut reruns = Reruns::new();
+    loop {
+        match try_collect_stage(ctx, expiry).await {
+            Ok(Step::Nothing) => return Ok(()),
+            Ok(Step::Closed) => {
+                collected.stages_closed += 1;
+                collected.more = true;
+                return Ok(());
+            }
+            Ok(Step::Removed) => {
+                collected.stages_removed += 1;
+                return Ok(());
+            }
+            Err(failure) => reruns.after(failure)?,
+        }
+    }
+}
+
+/// What happened to a stage whose time seemed to be up.
+enum Step {
+    /// It had been used since, or belongs to a commit, or is gone.
+    Nothing,
+    /// It was marked dead.
+    Closed,
+    /// It was removed.
+    Removed,
+}
+
+async fn try_collect_stage(ctx: &Context, expiry: Expiry) -> Result<Step, Failure> {
+    let mut txn = ctx.begin(Freshness::Strict);
+    let (id, stage) = (expiry.namespace, StageId::from_bytes(expiry.name));
+    let record = stage_record(ctx, &*txn, id, stage).await?;
+    let step = match record {
+        Some(record) if record.state == StageState::Open => {
+            if !is_forgotten(ctx, &record) {
+                txn.clear(&ctx.keys.expiry(&expiry));
+                expire_stage_later(ctx, &mut *txn, id, stage, record.touched_millis);
+                Step::Nothing
+            } else {
+                let dead = StageRecord {
+                    state: StageState::Dead,
+                    ..record
+                };
+                txn.set(&ctx.keys.stage(id, stage), &dead.encode());
+                Step::Closed
+            }
+        }
+        Some(record) if record.state == StageState::Dead => {
+            txn.clear_range(&ctx.keys.whole_stage(id, stage));
+            let counter = ctx.keys.usage(id, UsageKind::Staged);
+            let change = Usage::default().minus(&staged_usage(&record));
+            txn.atomic(Atomic::Add, &counter, &change);
+            txn.clear(&ctx.keys.expiry(&expiry));
+            Step::Removed
+        }
+        _ => {
+            txn.clear(&ctx.keys.expiry(&expiry));
+            Step::Nothing
+        }
+    };
+    txn.commit().await?;
+    Ok(step)
+}
+
+fn is_forgotten(ctx: &Context, record: &StageRecord) -> bool {
+    let ttl = u64::try_from(ctx.options.stage_ttl.as_millis()).unwrap_or(u64::MAX);
+    record.touched_millis.saturating_add(ttl) < ctx.now()
+}

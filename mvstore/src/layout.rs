@@ -1,0 +1,150 @@
+//! The on-disk format: every key and every value of the store, and nothing else about them.
+//!
+//! Integers in keys are big-endian, so that byte order is their order; in values they are
+//! big-endian too, except for the usage counters, which the engine adds to as little-endian.
+//! `version` is the 10 bytes of a versionstamp, `id` a namespace id (10 bytes), `index` 4 bytes.
+//! The two prefixes come from the store's options and contain no NUL, so that the NUL behind
+//! them ends them; the byte behind that keeps the two halves apart when the prefixes are equal.
+//!
+//! Metadata, under `<metadata prefix> 00 'm'`:
+//!
+//! | key | value |
+//! |---|---|
+//! | `f` | [`StoreFormat`]: generations and incarnation |
+//! | `h` | high-water mark: a version the store has reached |
+//! | `n` namespace key | [`CatalogEntry`] |
+//! | `t` milliseconds | the version at that time; both grow together |
+//! | `u` id kind | [`Usage`]: `p` of page versions, `s` of staged pages |
+//! | `w` `d` id | a deleted namespace whose keys are still to be removed; the value is its key |
+//! | `x` bucket milliseconds id kind name | nothing; something expires then ([`Expiry`]) |
+//!
+//! Reserved there: `a` operations, `k` tokens, `l` leases, `q` quotas, `s` named snapshots.
+//!
+//! Pages, under `<raw data prefix> 00 'd' id`:
+//!
+//! | key | value |
+//! |---|---|
+//! | `g` | [`Guard`] |
+//! | `i` idempotency key | [`Outcome`] of a commit |
+//! | `l` version chunk(be16) | changelog: a piece of a [`ChangeEntry`] |
+//! | `p` index version | [`PageValue`]: a page as of that version |
+//! | `s` stage id `m` index | the staged page's sum (8 bytes) |
+//! | `s` stage id `p` index | the staged page, as a [`PageValue`] |
+//! | `s` stage id `r` | [`StageRecord`] |
+//! | `v` | version of the last commit; absent before the first |
+//! | `x` | nothing; written by commits that change page 1 outside its allocation fields |
+//!
+//! Reserved there: `h`, pages that wait for a commit of protocol v1.
+//!
+//! **Growing without a new format.** A namespace's guard says which generation may read and which
+//! may write it, and has room for the lock, the lease, the horizon, layers and ancestors. Page
+//! tags and flag bits that this build does not know are refused as unknown, never guessed at.
+
+mod catalog;
+mod changelog;
+mod guard;
+mod keys;
+mod page;
+
+pub(crate) use catalog::{CatalogEntry, Outcome, StoreFormat, Usage};
+pub(crate) use changelog::{ChangeEntry, ChangeReader, PageOneClass, Pages};
+pub(crate) use guard::{Guard, State};
+pub(crate) use keys::{Expiry, ExpiryKind, Keyspace, UsageKind};
+pub(crate) use page::{PageValue, StageRecord, StageState, decode_sum, page_sum};
+
+use mvsqlite_protocol::Version;
+
+/// The format generation this build reads and writes.
+pub(crate) const GENERATION: u8 = 1;
+
+/// Where a versionstamp will be put: ten zeros until the engine knows better.
+const STAMP_PLACEHOLDER: [u8; Version::LEN] = [0; Version::LEN];
+
+/// Stored bytes that do not decode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Malformed {
+    /// Fewer bytes than the fields need.
+    #[error("{what} is cut short")]
+    Short {
+        /// Which key or value.
+        what: &'static str,
+    },
+    /// Bytes behind the last field.
+    #[error("{what} has bytes too many")]
+    Long {
+        /// Which key or value.
+        what: &'static str,
+    },
+    /// A field with a value it cannot have.
+    #[error("{what} has an impossible {field}")]
+    Field {
+        /// Which key or value.
+        what: &'static str,
+        /// Which field.
+        field: &'static str,
+    },
+}
+
+/// Takes fixed-size fields off the front of a key or value.
+struct Fields<'a> {
+    what: &'static str,
+    rest: &'a [u8],
+}
+
+impl<'a> Fields<'a> {
+    fn new(what: &'static str, bytes: &'a [u8]) -> Self {
+        Self { what, rest: bytes }
+    }
+
+    fn take<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
+        let (head, rest) = self
+            .rest
+            .split_first_chunk::<N>()
+            .ok_or(Malformed::Short { what: self.what })?;
+        self.rest = rest;
+        Ok(*head)
+    }
+
+    fn u8(&mut self) -> Result<u8, Malformed> {
+        Ok(self.take::<1>()?[0])
+    }
+
+    fn u16(&mut self) -> Result<u16, Malformed> {
+        Ok(u16::from_be_bytes(self.take()?))
+    }
+
+    fn u32(&mut self) -> Result<u32, Malformed> {
+        Ok(u32::from_be_bytes(self.take()?))
+    }
+
+    fn u64(&mut self) -> Result<u64, Malformed> {
+        Ok(u64::from_be_bytes(self.take()?))
+    }
+
+    fn version(&mut self) -> Result<Version, Malformed> {
+        Ok(Version::from_bytes(self.take()?))
+    }
+
+    fn bad(&self, field: &'static str) -> Malformed {
+        Malformed::Field {
+            what: self.what,
+            field,
+        }
+    }
+
+    fn end(self) -> Result<(), Malformed> {
+        if self.rest.is_empty() {
+            Ok(())
+        } else {
+            Err(Malformed::Long { what: self.what })
+        }
+    }
+}
+
+/// Decodes a value that is a version and nothing else: `v`, the high-water mark, time records.
+pub(crate) fn decode_version(bytes: &[u8]) -> Result<Version, Malformed> {
+    Version::from_slice(bytes).ok_or(Malformed::Short { what: "a version" })
+}
+
+/// A value that will be the version of the commit that writes it: bytes and stamp offset.
+pub(crate) const STAMPED_VERSION: (&[u8], usize) = (&STAMP_PLACEHOLDER, 0);

@@ -1,0 +1,209 @@
+//! What a commit will write and what it relies on, worked out from its request, page 1 at its base
+//! and the list of its staged pages.
+//!
+//! All of that is immutable (staged pages: as long as the stage's count and sum are what the client
+//! said, which the committing transaction checks), so it is worked out once, whatever the number of
+//! attempts.
+
+use mvsqlite_protocol::v2::PAGE_1;
+use mvsqlite_protocol::{PageIndex, PageRun, PageSet};
+
+use super::plan::{InlinePage, Plan, impossible};
+use crate::error::StoreError;
+use crate::layout::PageOneClass;
+use crate::page::conflict::{Footprint, merge_to};
+use crate::page::page_one::{Header, classify};
+
+/// A staged page, by index and sum.
+pub(super) type StagedPage = (PageIndex, u64);
+
+/// What a commit will write and what it relies on.
+#[derive(Debug)]
+pub(super) struct Prepared<'a> {
+    /// Page 1, if it is written.
+    pub page_one: Option<InlinePage<'a>>,
+    /// Other pages written with their content, ascending.
+    pub inline: Vec<InlinePage<'a>>,
+    /// Pages written by reference to the stage, ascending.
+    pub staged: Vec<StagedPage>,
+    /// Staged pages that the commit does not need.
+    pub leftover: Vec<PageIndex>,
+    /// Pages that cease to exist.
+    pub removed: Option<PageRun>,
+    /// What must not have been changed by others.
+    pub footprint: Footprint,
+    /// The footprint's pages as few enough ranges.
+    pub watched: Vec<PageRun>,
+    /// Everything written or removed.
+    pub changed: PageSet,
+}
+
+impl<'a> Prepared<'a> {
+    /// Works it out. `base` is page 1 at the base, `staged` what the stage holds, in pages of
+    /// `staged_size` bytes.
+    pub(super) fn new(
+        plan: &Plan<'a>,
+        base: Option<&[u8]>,
+        staged: Vec<StagedPage>,
+        staged_size: u32,
+        limits: &CommitLimits,
+    ) -> Result<Self, StoreError> {
+        let extent = Extent::new(plan, base)?;
+        extent.expect_page_sizes(plan, staged_size)?;
+        let class = plan
+            .page_one
+            .map_or(PageOneClass::Untouched, |page| classify(base, page.content));
+        // Pages that were written and cut off again within the transaction are not part of it.
+        let (staged, leftover): (Vec<_>, Vec<_>) = staged
+            .into_iter()
+            .partition(|(index, _)| extent.holds(*index));
+        let inline = plan.pages.iter().filter(|page| extent.holds(page.index));
+        let inline: Vec<_> = inline.copied().collect();
+        let removed = extent.removed();
+
+        let mut runs: Vec<PageRun> = removed.into_iter().collect();
+        runs.extend(inline.iter().map(|page| single(page.index)));
+        runs.extend(staged.iter().map(|(index, _)| single(*index)));
+        let amount = runs.iter().map(|run| u64::from(run.count)).sum();
+        if amount > limits.pages {
+            return Err(StoreError::TooLarge {
+                what: "pages changed by one commit",
+                amount,
+                limit: limits.pages,
+            });
+        }
+        let mut changed = page_set(runs)?;
+        if changed.len() < amount {
+            return Err(StoreError::BadPages {
+                reason: "a page is both staged and brought by the commit".to_owned(),
+                hint: "this is a fault of the client program: update it",
+            });
+        }
+        let mut pages = without_page_one(&plan.request.read)?;
+        pages.extend(&changed);
+        let watched = merge_to(&pages, limits.watched_ranges);
+        let page_one = plan.page_one.filter(|_| class != PageOneClass::Untouched);
+        if page_one.is_some() {
+            changed.insert(PAGE_1);
+        }
+        Ok(Self {
+            page_one,
+            inline,
+            staged,
+            leftover: leftover.into_iter().map(|(index, _)| index).collect(),
+            removed,
+            footprint: Footprint {
+                pages,
+                page_one: class,
+            },
+            watched,
+            changed,
+        })
+    }
+}
+
+/// What bounds a commit.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct CommitLimits {
+    /// Most pages changed.
+    pub pages: u64,
+    /// Most ranges watched.
+    pub watched_ranges: usize,
+}
+
+/// How large the database was and will be, as far as page 1 tells.
+#[derive(Debug)]
+struct Extent {
+    before: Option<Header>,
+    after: Option<Header>,
+}
+
+impl Extent {
+    fn new(plan: &Plan<'_>, base: Option<&[u8]>) -> Result<Self, StoreError> {
+        let before = base.map_or(Ok(None), Header::parse)?;
+        let after = match plan.page_one {
+            Some(page) => Header::parse(page.content)?,
+            None => before,
+        };
+        Ok(Self { before, after })
+    }
+
+    /// Whether all pages are of the database's page size, and that is the one it had.
+    fn expect_page_sizes(&self, plan: &Plan<'_>, staged_size: u32) -> Result<(), StoreError> {
+        let Some(after) = self.after else {
+            return Ok(());
+        };
+        let size = after.page_size;
+        if let Some(before) = self.before.filter(|before| before.page_size != size) {
+            return Err(StoreError::BadPages {
+                reason: format!(
+                    "the page size cannot be changed from {} to {size} bytes",
+                    before.page_size
+                ),
+                hint: "dump the database and load it into a new namespace with the other page size",
+            });
+        }
+        let brought = plan.page_one.iter().chain(&plan.pages);
+        let mut lengths = brought.map(|page| (page.index, page.content.len()));
+        if let Some((index, length)) = lengths.find(|(_, length)| *length != size as usize) {
+            let what = format!("has {length} bytes in a database with pages of {size}");
+            return Err(impossible(index, &what));
+        }
+        if staged_size != 0 && staged_size != size {
+            return Err(StoreError::BadPages {
+                reason: format!(
+                    "staged pages of {staged_size} bytes in a database with pages of {size}"
+                ),
+                hint: "this is a fault of the client program: update it",
+            });
+        }
+        Ok(())
+    }
+
+    /// The page count behind the commit, if the header tells it.
+    fn count(&self) -> Option<u32> {
+        let count = self.after.map(|header| header.page_count);
+        count.filter(|count| *count > 0)
+    }
+
+    fn holds(&self, index: PageIndex) -> bool {
+        self.count().is_none_or(|count| index < count)
+    }
+
+    /// The pages that the commit cuts off.
+    fn removed(&self) -> Option<PageRun> {
+        let before = self.before?.page_count;
+        let after = self.count()?;
+        let count = before.checked_sub(after).filter(|count| *count > 0)?;
+        Some(PageRun {
+            first: after,
+            count,
+        })
+    }
+}
+
+fn single(first: PageIndex) -> PageRun {
+    PageRun { first, count: 1 }
+}
+
+fn page_set(runs: Vec<PageRun>) -> Result<PageSet, StoreError> {
+    PageSet::try_from(runs).map_err(|error| StoreError::BadPages {
+        reason: error.to_string(),
+        hint: "this is a fault of the client program: update it",
+    })
+}
+
+/// Page 1 is judged by what changes in it, not by having been read.
+fn without_page_one(pages: &PageSet) -> Result<PageSet, StoreError> {
+    if !pages.contains(PAGE_1) {
+        return Ok(pages.clone());
+    }
+    let mut runs = pages.runs().to_vec();
+    // The set is sorted, and page 1 is the lowest page there is.
+    runs[0].first += 1;
+    runs[0].count -= 1;
+    if runs[0].count == 0 {
+        runs.remove(0);
+    }
+    page_set(runs)
+}

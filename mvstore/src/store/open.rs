@@ -1,0 +1,180 @@
+//! Opening a store: its format and incarnation, and what its engine's limits mean for it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mvsqlite_protocol::page::MAX_PAGE_SIZE;
+use mvsqlite_protocol::{Incarnation, v2};
+
+use super::StoreOptions;
+use crate::context::{Bounds, Context, Failure, Reruns, corrupt_in};
+use crate::error::StoreError;
+use crate::kv::{Engine, Freshness, Isolation, Limits, Transaction};
+use crate::layout::{GENERATION, Keyspace, PageValue, StoreFormat, decode_version};
+use crate::page::{MAX_CHUNKS, MAX_RANGES, PageOneCache};
+
+/// Most bytes of pages that travel in one call, whatever the engine would take.
+const MOST_INLINE_BYTES: u64 = 16 << 20;
+const MOST_BATCH_BYTES: u64 = 4 << 20;
+const MOST_CHUNK_BYTES: usize = 8 << 10;
+
+/// Opens the store, or makes it.
+pub(super) async fn open(
+    engine: Arc<dyn Engine>,
+    options: StoreOptions,
+) -> Result<Context, StoreError> {
+    if options.idempotency_ttl < StoreOptions::MIN_IDEMPOTENCY_TTL {
+        return Err(bad(
+            "the outcomes of commits must be kept for an hour at least",
+        ));
+    }
+    if options.stage_ttl < Duration::from_secs(1) {
+        return Err(bad("a stage must live for a second at least"));
+    }
+    let keys = Keyspace::new(&options.metadata_prefix, &options.raw_data_prefix)?;
+    let (limits, bounds) = derive(engine.limits(), &keys)?;
+    engine.check().await?;
+    let mut context = Context {
+        engine,
+        keys,
+        options,
+        incarnation: Incarnation::from_bytes([0; 8]),
+        limits,
+        bounds,
+        page_one: PageOneCache::default(),
+    };
+    let fresh = Incarnation::from_bytes(context.random()?);
+    let mut reruns = Reruns::new();
+    context.incarnation = loop {
+        match enter(&context, fresh).await {
+            Ok(incarnation) => break incarnation,
+            Err(failure) => reruns.after(failure)?,
+        }
+    };
+    Ok(context)
+}
+
+fn bad(reason: impl Into<String>) -> StoreError {
+    StoreError::BadOptions {
+        reason: reason.into(),
+    }
+}
+
+/// Reads the store's format, or writes it where there is none.
+async fn enter(ctx: &Context, fresh: Incarnation) -> Result<Incarnation, Failure> {
+    let mut txn = ctx.begin(Freshness::Strict);
+    let key = ctx.keys.format();
+    let Some(format) = txn.get(&key, Isolation::Serializable).await? else {
+        let format = StoreFormat {
+            generation: GENERATION.into(),
+            min_reader: GENERATION.into(),
+            min_writer: GENERATION.into(),
+            incarnation: fresh,
+        };
+        txn.set(&key, &format.encode());
+        txn.commit().await?;
+        return Ok(fresh);
+    };
+    let format = StoreFormat::decode(&format).map_err(corrupt_in("the metadata prefix"))?;
+    let needed = format.min_reader.max(format.min_writer);
+    if needed > GENERATION.into() {
+        return Err(StoreError::UnknownFormat {
+            what: "the store".to_owned(),
+            found: needed,
+            known: GENERATION.into(),
+        }
+        .into());
+    }
+    expect_order(ctx, &*txn).await?;
+    Ok(format.incarnation)
+}
+
+/// The engine must not have gone back behind what the store has reached.
+async fn expect_order(ctx: &Context, txn: &dyn Transaction) -> Result<(), Failure> {
+    let key = ctx.keys.high_water_mark();
+    let Some(mark) = txn.get(&key, Isolation::Snapshot).await? else {
+        return Ok(());
+    };
+    let mark = decode_version(&mark).map_err(corrupt_in("the high-water mark"))?;
+    let read_version = txn.read_version().await?;
+    if read_version.sees(mark) {
+        return Ok(());
+    }
+    Err(StoreError::VersionsWentBack {
+        read_version: read_version.0,
+        version: mark.commit(),
+    }
+    .into())
+}
+
+/// What one call may carry, by what one transaction of the engine takes.
+///
+/// Of a transaction's bytes, two fifths are for page content, a sixteenth each for the changelog
+/// and for the ranges that are watched, a tenth stays free, and the rest is for what a page costs
+/// besides its content: key, value header, and the conflict range of its key.
+fn derive(engine: Limits, keys: &Keyspace) -> Result<(v2::Limits, Bounds), StoreError> {
+    let value_bytes = MAX_PAGE_SIZE as usize + PageValue::OVERHEAD;
+    let whole = engine.transaction_bytes;
+    if engine.value_bytes < value_bytes || whole < 4 * value_bytes as u64 {
+        return Err(bad(format!(
+            "the engine takes values of {} bytes and transactions of {whole}: too little for a page",
+            engine.value_bytes
+        )));
+    }
+    let key_bytes = (keys.prefix_len() + 48) as u64;
+    let page_cost = 3 * key_bytes + 32;
+    let content = whole * 2 / 5;
+    let free = whole / 10 + whole / 8;
+    let chunk_bytes = MOST_CHUNK_BYTES.min(engine.value_bytes);
+    let chunks = whole / 16 / chunk_bytes as u64;
+    let ranges = whole / 16 / (2 * key_bytes);
+    let limits = v2::Limits {
+        inline_bytes: content.min(MOST_INLINE_BYTES),
+        stage_batch_bytes: (content / 2).clamp(MAX_PAGE_SIZE.into(), MOST_BATCH_BYTES),
+        commit_pages: (whole - content - free) / page_cost,
+        read_pages: 1024,
+        read_bytes: MOST_BATCH_BYTES,
+    };
+    let bounds = Bounds {
+        changelog_chunk_bytes: chunk_bytes,
+        changelog_chunks: u16::try_from(chunks)
+            .unwrap_or(MAX_CHUNKS)
+            .clamp(1, MAX_CHUNKS),
+        watched_ranges: usize::try_from(ranges)
+            .unwrap_or(MAX_RANGES)
+            .clamp(1, MAX_RANGES),
+    };
+    Ok((limits, bounds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn derived(engine: Limits) -> (v2::Limits, Bounds) {
+        let keys = Keyspace::new("mvstore-test", "m").unwrap();
+        derive(engine, &keys).unwrap()
+    }
+
+    #[test]
+    fn limits_follow_the_engines() {
+        let (limits, bounds) = derived(Limits::FOUNDATIONDB);
+        assert_eq!(limits.inline_bytes, 4_000_000);
+        assert_eq!(limits.stage_batch_bytes, 2_000_000);
+        assert!(limits.commit_pages > 15_000, "{limits:?}");
+        assert_eq!(bounds.watched_ranges, MAX_RANGES);
+        // 8 KiB pages by the hundreds of megabytes in one commit.
+        let (limits, _) = derived(Limits::EMBEDDED);
+        assert!(limits.commit_pages * 8192 > 1 << 30, "{limits:?}");
+    }
+
+    #[test]
+    fn an_engine_that_cannot_hold_a_page_is_refused() {
+        let keys = Keyspace::new("a", "b").unwrap();
+        let small = Limits {
+            value_bytes: 32_768,
+            ..Limits::FOUNDATIONDB
+        };
+        derive(small, &keys).expect_err("no room for the header of a page");
+    }
+}

@@ -1,0 +1,11 @@
+//! The store over the memory engine: each rule by name, then everything at once against a model.
+
+#![allow(clippy::unwrap_used, reason = "a panic in a test is its report")]
+
+mod catalog;
+mod commit;
+mod history;
+mod read;
+mod settle;
+mod stage;
+mod support;
