@@ -146,6 +146,7 @@ fn open_with(
         }
     };
     let (real, vfs) = vfs;
+    vfs.stay_default();
     let result = call(real.as_ptr());
     if result == 0 {
         // A failure here is the host's allocator's; the connection works without the functions.

@@ -45,9 +45,10 @@ const DECLARATIONS: [[Declaration; 3]; SLOTS] = [
     declarations::<3>(),
 ];
 
-/// Gives a VFS a slot, for ever; `None` if all are taken.
-pub(crate) fn take_slot(vfs: &'static Vfs) -> Option<usize> {
-    let vfs = ptr::from_ref(vfs).cast_mut();
+/// Gives the VFS at an address a slot, for ever; `None` if all are taken.
+///
+/// Nothing is read there before the slot's functions are added to a connection.
+pub(crate) fn take_slot(vfs: *mut Vfs) -> Option<usize> {
     SERVED.iter().position(|slot| {
         slot.compare_exchange(ptr::null_mut(), vfs, Ordering::AcqRel, Ordering::Acquire)
             .is_ok()

@@ -27,12 +27,14 @@ pub struct Vfs {
     names: Names,
     base: *mut sqlite3_vfs,
     super_journals: PerProcess<SuperJournals>,
+    /// What SQLite knows of this VFS.
+    description: *mut sqlite3_vfs,
     /// For its SQL functions; `None` if too many libraries are served.
     slot: Option<usize>,
 }
 
-// SAFETY: the one field that is not `Sync` by itself is the pointer to the default VFS, whose
-// functions SQLite calls from any thread too.
+// SAFETY: what is not `Sync` by itself are the pointers to the two descriptions: SQLite calls the
+// default VFS from any thread too, and ours is changed by SQLite only, under a mutex of its own.
 unsafe impl Sync for Vfs {}
 // SAFETY: as above.
 unsafe impl Send for Vfs {}
@@ -81,26 +83,38 @@ impl Vfs {
             Ok(environment) => Names::Ready(environment),
             Err((error, config)) => Names::Broken(error, config),
         };
-        let vfs: &'static mut Self = Box::leak(Box::new(Self {
-            api,
-            names,
-            base,
-            super_journals: PerProcess::new(std::process::id(), SuperJournals::default),
-            slot: None,
-        }));
-        let address = ptr::from_mut(vfs);
-        // SAFETY: leaked above; from here on there are shared references only.
-        let vfs: &'static Self = unsafe { &*address };
-        let slot = functions::take_slot(vfs);
-        // SAFETY: nothing else knows the VFS yet but its slot, which is not used before its
-        // functions are added to a connection.
-        unsafe { (*address).slot = slot };
+        // The two know each other, so both have an address before either is written.
+        let address: *mut Self = Box::into_raw(Box::<Self>::new_uninit()).cast();
         // SAFETY: the default VFS stays registered.
-        let raw = Box::into_raw(Box::new(unsafe { describe(vfs, &*base) }));
+        let description = Box::into_raw(Box::new(describe(address, unsafe { &*base })));
+        // SAFETY: allocated above for exactly this, and never freed.
+        let vfs: &'static Self = unsafe {
+            address.write(Self {
+                api,
+                names,
+                base,
+                super_journals: PerProcess::new(std::process::id(), SuperJournals::default),
+                description,
+                slot: functions::take_slot(address),
+            });
+            &*address
+        };
         // SAFETY: the description lives for ever.
-        match unsafe { (api.vfs_register)(raw, c_int::from(make_default)) } {
+        match unsafe { (api.vfs_register)(description, c_int::from(make_default)) } {
             code::OK => Ok(vfs),
             refused => Err(RegisterError::Refused(refused)),
+        }
+    }
+
+    /// Makes the VFS the default again if the one it was built on has become it.
+    ///
+    /// `sqlite3_shutdown` and `sqlite3_initialize` do that, and the next open would make a local file.
+    pub fn stay_default(&self) {
+        // SAFETY: null asks for the default VFS; the description lives for ever.
+        unsafe {
+            if (self.api.vfs_find)(ptr::null()) == self.base {
+                (self.api.vfs_register)(self.description, 1);
+            }
         }
     }
 
@@ -144,8 +158,8 @@ impl Vfs {
     }
 }
 
-/// SQLite's description of the VFS.
-fn describe(vfs: &'static Vfs, base: &sqlite3_vfs) -> sqlite3_vfs {
+/// SQLite's description of the VFS at an address.
+fn describe(vfs: *mut Vfs, base: &sqlite3_vfs) -> sqlite3_vfs {
     let ours = size_of::<OpenDatabase>().max(size_of::<PrivateFile>());
     sqlite3_vfs {
         version: 3,
@@ -153,7 +167,7 @@ fn describe(vfs: &'static Vfs, base: &sqlite3_vfs) -> sqlite3_vfs {
         max_pathname: base.max_pathname.max(MAX_NAME),
         next: ptr::null_mut(),
         name: crate::VFS_NAME_C.as_ptr(),
-        app_data: ptr::from_ref(vfs).cast_mut().cast(),
+        app_data: vfs.cast(),
         open: Some(open),
         delete: Some(delete),
         access: Some(access),

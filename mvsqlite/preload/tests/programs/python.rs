@@ -243,3 +243,61 @@ assert runs == 2, runs
 ",
     );
 }
+
+#[test]
+fn a_program_that_shuts_sqlite_down_and_starts_it_again_is_still_served() {
+    python(
+        "py-shutdown",
+        "
+import ctypes
+c = sqlite3.connect(NAME)
+c.execute('CREATE TABLE t(v)')
+c.close()
+library = ctypes.CDLL('libsqlite3.so.0')
+assert library.sqlite3_shutdown() == 0
+assert library.sqlite3_initialize() == 0
+assert sqlite3.connect(NAME).execute('SELECT count(*) FROM t').fetchone() == (0,)
+",
+    );
+}
+
+#[test]
+fn a_name_in_utf_16_is_served() {
+    python(
+        "py-utf16",
+        "
+import ctypes
+everything = ctypes.CDLL(None)
+db = ctypes.c_void_p()
+name = (NAME + chr(0)).encode('utf-16-le')
+assert everything.sqlite3_open16(name, ctypes.byref(db)) == 0
+library = ctypes.CDLL('libsqlite3.so.0')
+sql = b'CREATE TABLE t(v)'
+assert library.sqlite3_exec(db, sql, None, None, None) == 0
+assert library.sqlite3_close(db) == 0
+assert sqlite3.connect(NAME).execute('SELECT count(*) FROM t').fetchone() == (0,)
+",
+    );
+}
+
+#[test]
+fn neighbouring_pages_do_not_conflict_at_any_page_size_of_this_sqlite() {
+    for size in [512, 1024, 2048, 4096, 8192, 16_384, 32_768] {
+        let script = "
+a = sqlite3.connect(NAME, isolation_level=None)
+a.execute('PRAGMA page_size=SIZE')
+for table in 'tu':
+    a.execute(f'CREATE TABLE {table}(v)')
+    a.execute(f'INSERT INTO {table} VALUES(0)')
+assert a.execute('PRAGMA page_size').fetchone() == (SIZE,)
+b = sqlite3.connect(NAME, isolation_level=None)
+a.execute('BEGIN'); a.execute('UPDATE t SET v=1')
+b.execute('BEGIN'); b.execute('UPDATE u SET v=1')
+a.execute('COMMIT'); b.execute('COMMIT')
+assert a.execute('SELECT t.v, u.v FROM t, u').fetchone() == (1, 1)
+assert a.execute('PRAGMA integrity_check').fetchone() == ('ok',)
+";
+        let script = script.replace("SIZE", &size.to_string());
+        python(&format!("py-neighbours-{size}"), &script);
+    }
+}

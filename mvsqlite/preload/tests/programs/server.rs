@@ -52,14 +52,16 @@ fn serve(store: &ModelStore, connection: &TcpStream) -> std::io::Result<()> {
         let reply = store
             .call(0, request, Duration::MAX)
             .expect("the model always answers");
-        write!(
-            writer,
+        let mut answer = format!(
             "HTTP/1.1 {} -\r\nContent-Type: {}\r\nContent-Length: {}\r\n\r\n",
             reply.status,
             reply.content_type.unwrap_or_default(),
             reply.body.len()
-        )?;
-        writer.write_all(&reply.body)?;
+        )
+        .into_bytes();
+        answer.extend(reply.body);
+        // In one piece, or the second would wait for the first to be acknowledged.
+        writer.write_all(&answer)?;
     }
 }
 

@@ -53,3 +53,16 @@ fn the_shells_own_commands_work() {
     let check = shell("dot-commands", "PRAGMA integrity_check; PRAGMA quick_check").run();
     assert_eq!(check.printed(), "ok\nok");
 }
+
+#[test]
+fn the_page_size_of_new_databases_is_that_of_the_variable() {
+    for size in ["4096", "16384", "32768"] {
+        let name = format!("sector-size-{size}");
+        server().store.create(&name);
+        let shell = shell(&name, "CREATE TABLE t(v); PRAGMA page_size");
+        assert_eq!(
+            shell.env("MVSQLITE_SECTOR_SIZE", size).run().printed(),
+            size
+        );
+    }
+}
