@@ -246,7 +246,6 @@ fn most_pages(limits: &Limits, header: &Header, cache: &PageCache) -> u32 {
 /// A server that allows nothing at all would make loops that never end.
 fn sane(limits: Limits) -> Limits {
     Limits {
-        stage_batch_bytes: limits.stage_batch_bytes.max(u64::from(MAX_PAGE_SIZE)),
         read_pages: limits.read_pages.max(1),
         ..limits
     }

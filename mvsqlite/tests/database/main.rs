@@ -5,6 +5,7 @@
 mod model;
 mod pager;
 mod rules;
+mod serializable;
 mod system;
 
 use std::sync::Arc;
