@@ -312,3 +312,6 @@ impl PageCache {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -304,7 +304,10 @@ impl Run {
             assert_eq!(comparable(*index, &found), comparable(*index, page));
         }
         let count = state.page_count(version);
-        assert!(dirty.keys().all(|index| *index < count), "a write behind the end");
+        assert!(
+            dirty.keys().all(|index| *index < count),
+            "a write behind the end"
+        );
         assert!(!dirty.contains_key(&0) || count == connection.count);
         for (index, page) in &connection.used {
             let mut found = state.page(*index, previous).unwrap_or(vec![0; 512]);
