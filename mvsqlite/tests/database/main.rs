@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic is the report of a test")]
 
+mod failures;
+mod file;
 mod http;
 mod model;
 mod pager;
