@@ -308,13 +308,15 @@ impl DatabaseFile {
         after.content = Some(changes.header);
         after.version = reply.version;
         after.read_version = after.read_version.max(reply.read_version);
-        let written = changes.pages.iter().map(|(index, _)| *index);
+        let written: PageSet = changes.pages.iter().map(|(index, _)| *index).collect();
+        // What SQLite wrote is in its cache now as much as what it read.
+        self.read_set.extend(&written);
         let commit = OwnCommit {
             base: base.version,
             version: reply.version,
             seen: reply.seen,
             changed: reply.changed.as_ref(),
-            written: written.chain(cut_off).collect(),
+            written: written.iter().chain(cut_off).collect(),
             contents: changes.pages,
         };
         let shared = self.remote.env.shared();

@@ -301,6 +301,32 @@ fn a_commit_that_stays_at_shared_is_written_on_only_if_nobody_came_between() {
     }
 }
 
+// A connection allocated page 4 and committed while another statement kept SHARED, so that the page
+// stayed in SQLite's cache. It was never read from the file, so it was in no read set: another
+// connection could change it unnoticed by the next transaction, which used it from that cache.
+// Found by the test of serializability. What is written is part of the read set from then on.
+#[test]
+fn pages_written_by_a_commit_that_stays_at_shared_are_in_the_read_set() {
+    let world = World::new();
+    let mut a = open(&world.process());
+    let mut b = open(&world.process());
+    create(&mut a, 4);
+    a.begin().unwrap();
+    a.reserve().unwrap();
+    a.set_count(5).unwrap();
+    a.change(4, page_with(40)).unwrap();
+    assert_eq!(a.commit(true), Ended::Committed);
+    a.reserve().unwrap();
+    // From SQLite's cache.
+    assert_eq!(a.page(4).unwrap(), page_with(40));
+    a.change(2, page_with(41)).unwrap();
+    b.begin().unwrap();
+    b.reserve().unwrap();
+    b.change(4, page_with(50)).unwrap();
+    assert_eq!(b.commit(false), Ended::Committed);
+    assert_eq!(a.commit(false), conflict());
+}
+
 #[test]
 fn a_past_version_is_immutable_and_needs_no_lock() {
     let world = World::new();
