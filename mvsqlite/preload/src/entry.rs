@@ -4,7 +4,7 @@
 //! to: who called decides which SQLite library is meant when a process has several, or has loaded
 //! it with `dlopen` out of everybody else's sight. Compilers offer no stable way to that address.
 
-use std::ffi::{c_char, c_int, c_void};
+use std::ffi::{CStr, c_char, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 
@@ -126,7 +126,7 @@ unsafe extern "C" fn step(statement: *mut c_void, caller: Caller) -> c_int {
 /// the store must never silently work on a local file.
 fn open_with(
     caller: Caller,
-    symbol: &std::ffi::CStr,
+    symbol: &CStr,
     db: *mut *mut sqlite3,
     call: impl FnOnce(*const c_void) -> c_int,
 ) -> c_int {
@@ -134,7 +134,7 @@ fn open_with(
         let scope = Scope::of(caller);
         (scope.find(symbol), serve(&scope))
     });
-    let vfs = match prepared {
+    let (real, vfs) = match prepared {
         Ok((Some(real), Served::Not)) => return call(real.as_ptr()),
         Ok((Some(real), Served::By(vfs))) => (real, vfs),
         Ok((None, _) | (_, Served::Unusable)) | Err(_) => {
@@ -145,7 +145,6 @@ fn open_with(
             return CANTOPEN;
         }
     };
-    let (real, vfs) = vfs;
     vfs.stay_default();
     let result = call(real.as_ptr());
     if result == 0 {

@@ -197,3 +197,107 @@ pub mod function {
     /// May be called from SQL at top level only, never from a trigger, view or schema.
     pub const DIRECTONLY: c_int = 0x8_0000;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rusqlite::ffi as header;
+    use std::mem::offset_of;
+
+    /// Asserts that fields lie where SQLite's own header, as translated by bindgen, has them.
+    macro_rules! same_offsets {
+        ($ours:ty, $theirs:ty: $($field:ident = $name:ident),* $(,)?) => {
+            $(assert_eq!(offset_of!($ours, $field), offset_of!($theirs, $name), stringify!($name));)*
+        };
+    }
+
+    #[test]
+    fn the_structures_are_those_of_sqlites_header() {
+        assert_eq!(size_of::<sqlite3_vfs>(), size_of::<header::sqlite3_vfs>());
+        same_offsets!(sqlite3_vfs, header::sqlite3_vfs:
+            version = iVersion, file_bytes = szOsFile, max_pathname = mxPathname, next = pNext,
+            name = zName, app_data = pAppData, open = xOpen, delete = xDelete, access = xAccess,
+            full_pathname = xFullPathname, dl_open = xDlOpen, dl_error = xDlError,
+            dl_sym = xDlSym, dl_close = xDlClose, randomness = xRandomness, sleep = xSleep,
+            current_time = xCurrentTime, get_last_error = xGetLastError,
+            current_time_int64 = xCurrentTimeInt64, set_system_call = xSetSystemCall,
+            get_system_call = xGetSystemCall, next_system_call = xNextSystemCall,
+        );
+        // Version 3 has two methods more than ours.
+        assert_eq!(
+            size_of::<sqlite3_io_methods>() + 2 * POINTER,
+            size_of::<header::sqlite3_io_methods>()
+        );
+        same_offsets!(sqlite3_io_methods, header::sqlite3_io_methods:
+            version = iVersion, close = xClose, read = xRead, write = xWrite,
+            truncate = xTruncate, sync = xSync, file_size = xFileSize, lock = xLock,
+            unlock = xUnlock, check_reserved_lock = xCheckReservedLock,
+            file_control = xFileControl, sector_size = xSectorSize,
+            device_characteristics = xDeviceCharacteristics, shm_map = xShmMap,
+            shm_lock = xShmLock, shm_barrier = xShmBarrier, shm_unmap = xShmUnmap,
+        );
+        same_offsets!(sqlite3_file, header::sqlite3_file: methods = pMethods);
+    }
+
+    #[test]
+    fn the_constants_are_those_of_sqlites_header() {
+        let pairs = [
+            (code::OK, header::SQLITE_OK),
+            (code::ERROR, header::SQLITE_ERROR),
+            (code::NOMEM, header::SQLITE_NOMEM),
+            (code::IOERR, header::SQLITE_IOERR),
+            (code::NOTFOUND, header::SQLITE_NOTFOUND),
+            (code::CANTOPEN, header::SQLITE_CANTOPEN),
+            (code::IOERR_SHORT_READ, header::SQLITE_IOERR_SHORT_READ),
+            (code::IOERR_DELETE_NOENT, header::SQLITE_IOERR_DELETE_NOENT),
+            (open::READONLY, header::SQLITE_OPEN_READONLY),
+            (open::READWRITE, header::SQLITE_OPEN_READWRITE),
+            (open::CREATE, header::SQLITE_OPEN_CREATE),
+            (open::DELETEONCLOSE, header::SQLITE_OPEN_DELETEONCLOSE),
+            (open::EXCLUSIVE, header::SQLITE_OPEN_EXCLUSIVE),
+            (open::MEMORY, header::SQLITE_OPEN_MEMORY),
+            (open::MAIN_DB, header::SQLITE_OPEN_MAIN_DB),
+            (open::MAIN_JOURNAL, header::SQLITE_OPEN_MAIN_JOURNAL),
+            (open::TEMP_JOURNAL, header::SQLITE_OPEN_TEMP_JOURNAL),
+            (open::SUPER_JOURNAL, header::SQLITE_OPEN_SUPER_JOURNAL),
+            (open::WAL, header::SQLITE_OPEN_WAL),
+            (lock::NONE, header::SQLITE_LOCK_NONE),
+            (lock::SHARED, header::SQLITE_LOCK_SHARED),
+            (lock::RESERVED, header::SQLITE_LOCK_RESERVED),
+            (lock::PENDING, header::SQLITE_LOCK_PENDING),
+            (lock::EXCLUSIVE, header::SQLITE_LOCK_EXCLUSIVE),
+            (
+                iocap::UNDELETABLE_WHEN_OPEN,
+                header::SQLITE_IOCAP_UNDELETABLE_WHEN_OPEN,
+            ),
+            (
+                iocap::POWERSAFE_OVERWRITE,
+                header::SQLITE_IOCAP_POWERSAFE_OVERWRITE,
+            ),
+            (iocap::IMMUTABLE, header::SQLITE_IOCAP_IMMUTABLE),
+            (fcntl::LOCKSTATE, header::SQLITE_FCNTL_LOCKSTATE),
+            (fcntl::LAST_ERRNO, header::SQLITE_FCNTL_LAST_ERRNO),
+            (fcntl::SIZE_HINT, header::SQLITE_FCNTL_SIZE_HINT),
+            (fcntl::CHUNK_SIZE, header::SQLITE_FCNTL_CHUNK_SIZE),
+            (fcntl::FILE_POINTER, header::SQLITE_FCNTL_FILE_POINTER),
+            (fcntl::OVERWRITE, header::SQLITE_FCNTL_OVERWRITE),
+            (fcntl::VFSNAME, header::SQLITE_FCNTL_VFSNAME),
+            (
+                fcntl::POWERSAFE_OVERWRITE,
+                header::SQLITE_FCNTL_POWERSAFE_OVERWRITE,
+            ),
+            (fcntl::PRAGMA, header::SQLITE_FCNTL_PRAGMA),
+            (fcntl::BUSYHANDLER, header::SQLITE_FCNTL_BUSYHANDLER),
+            (fcntl::TEMPFILENAME, header::SQLITE_FCNTL_TEMPFILENAME),
+            (fcntl::HAS_MOVED, header::SQLITE_FCNTL_HAS_MOVED),
+            (fcntl::SYNC, header::SQLITE_FCNTL_SYNC),
+            (fcntl::COMMIT_PHASETWO, header::SQLITE_FCNTL_COMMIT_PHASETWO),
+            (fcntl::PDB, header::SQLITE_FCNTL_PDB),
+            (function::UTF8, header::SQLITE_UTF8),
+            (function::DIRECTONLY, header::SQLITE_DIRECTONLY),
+        ];
+        for (index, (ours, theirs)) in pairs.into_iter().enumerate() {
+            assert_eq!(ours, theirs, "entry {index}");
+        }
+    }
+}

@@ -238,3 +238,84 @@ impl Drop for TemporaryFile {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// The default VFS of the SQLite in this test binary.
+    fn default_vfs() -> *mut sqlite3_vfs {
+        // SAFETY: null asks for the default VFS; its layout is compared in a test of `ffi`.
+        unsafe { rusqlite::ffi::sqlite3_vfs_find(ptr::null()).cast() }
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Write { offset: usize, length: usize },
+        Truncate { size: usize },
+        Read { offset: usize, length: usize },
+    }
+
+    /// Positions on both sides of the head's end.
+    fn position() -> impl Strategy<Value = usize> {
+        prop_oneof![0..200usize, HEAD_BYTES - 200..HEAD_BYTES + 400]
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            (position(), 1..300usize).prop_map(|(offset, length)| Step::Write { offset, length }),
+            position().prop_map(|size| Step::Truncate { size }),
+            (position(), 1..300usize).prop_map(|(offset, length)| Step::Read { offset, length }),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+
+        #[test]
+        fn a_journal_behaves_like_a_file_across_the_end_of_its_head(
+            steps in prop::collection::vec(step(), 1..40)
+        ) {
+            let mut journal = Journal::new(default_vfs());
+            let mut model: Vec<u8> = Vec::new();
+            for (number, step) in steps.into_iter().enumerate() {
+                match step {
+                    Step::Write { offset, length } => {
+                        let bytes = vec![number as u8 + 1; length];
+                        journal.write(&bytes, offset as u64).unwrap();
+                        model.resize(model.len().max(offset + length), 0);
+                        model[offset..offset + length].copy_from_slice(&bytes);
+                    }
+                    Step::Truncate { size } => {
+                        journal.truncate(size as u64).unwrap();
+                        model.truncate(size);
+                    }
+                    Step::Read { offset, length } => {
+                        let mut found = vec![0xff; length];
+                        let full = journal.read(&mut found, offset as u64).unwrap();
+                        let end = model.len().min(offset + length);
+                        let mut expected = model.get(offset..end).unwrap_or_default().to_vec();
+                        prop_assert_eq!(full, expected.len() == length);
+                        expected.resize(length, 0);
+                        prop_assert_eq!(found, expected);
+                    }
+                }
+                prop_assert_eq!(journal.size(), model.len() as u64);
+            }
+        }
+    }
+
+    #[test]
+    fn ending_a_journal_needs_no_file() {
+        let mut journal = Journal::new(default_vfs());
+        journal.write(&[1; 100], HEAD_BYTES as u64 + 1000).unwrap();
+        assert!(journal.tail.is_some());
+        // As SQLite ends a journal in persist and in truncate mode: from here on no file is asked.
+        journal.base = ptr::null_mut();
+        journal.write(&[0; 28], 0).unwrap();
+        journal.truncate(0).unwrap();
+        assert!(journal.tail.is_none());
+        assert_eq!(journal.size(), 0);
+    }
+}

@@ -76,6 +76,8 @@ for n in range(4):
     pid = os.fork()
     if pid == 0:
         try:
+            # The parent's connection has no transaction open.
+            assert len(c.execute('SELECT v FROM t').fetchall()) <= n
             d = sqlite3.connect(NAME, isolation_level=None)
             while True:
                 try:
