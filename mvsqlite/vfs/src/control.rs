@@ -107,6 +107,6 @@ fn temporary_name(handle: &Handle) -> String {
         .into_iter()
         .find_map(std::env::var_os)
         .unwrap_or_else(|| "/tmp".into());
-    let unique = u64::from_be_bytes(handle.vfs().random_bytes());
-    format!("{}/mvsqlite_{unique:016x}", directory.to_string_lossy())
+    let unique = handle.vfs().random();
+    format!("{}/mvsqlite_{unique:032x}", directory.to_string_lossy())
 }

@@ -144,17 +144,18 @@ impl Vfs {
         self.super_journals.get(std::process::id())
     }
 
-    /// Bytes from SQLite's own generator: different, not secret.
-    pub(crate) fn random_bytes<const N: usize>(&self) -> [u8; N] {
-        let mut bytes = [0; N];
-        let length = c_int::try_from(N).unwrap_or(0);
+    /// A number from the default VFS's source of randomness: different each time, not secret.
+    pub(crate) fn random(&self) -> u128 {
+        // The default VFS of Unix takes no buffer shorter than a time and a process id.
+        let mut bytes = [0; 16];
+        let length = c_int::try_from(bytes.len()).unwrap_or(0);
         // SAFETY: the default VFS stays registered; the buffer has that many bytes.
         unsafe {
             if let Some(randomness) = (*self.base).randomness {
                 randomness(self.base, length, bytes.as_mut_ptr().cast());
             }
         }
-        bytes
+        u128::from_ne_bytes(bytes)
     }
 }
 
