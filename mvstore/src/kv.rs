@@ -66,7 +66,9 @@ pub enum Freshness {
     Strict,
     /// May use a read version that is already known and a little old (at most about 2 s), if it
     /// is at or above this one. For reads of immutable data and for commits, whose conflict
-    /// checks do not need more. An engine that has the newest at hand gives that.
+    /// checks do not need more. An engine that has the newest at hand gives that. If even the
+    /// newest is below, the newest is used: the number may come from a client, and what it means
+    /// when it lies above all that was committed is the caller's to say.
     AtLeast(ReadVersion),
 }
 

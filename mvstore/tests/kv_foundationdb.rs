@@ -192,23 +192,6 @@ async fn a_strict_transaction_asks_the_cluster_even_when_a_read_version_is_known
     assert!(exists(&engine, b"elsewhere").await);
 }
 
-#[tokio::test]
-async fn a_cluster_whose_versions_went_back_is_refused_with_the_command_that_helps() {
-    let cluster = FakeCluster::new();
-    let engine = cluster.engine();
-    let beyond = ReadVersion(1 << 60);
-    let error = engine
-        .begin(Freshness::AtLeast(beyond))
-        .read_version()
-        .await
-        .unwrap_err();
-    let reason = reason(error);
-    assert!(
-        reason.contains("advanceversion 1152921504606846976"),
-        "{reason}"
-    );
-}
-
 /// FoundationDB counts more for a small write than its key and value. What the engine counts must
 /// never be less, or a transaction that it called small enough would be refused.
 #[tokio::test]

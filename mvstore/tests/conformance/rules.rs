@@ -242,6 +242,8 @@ async fn a_cached_read_version_will_do(engine: &Arc<dyn Engine>) {
             assert_eq!(seen.as_deref(), Some(b"value".as_slice()));
         }
     }
+    let beyond = engine.begin(Freshness::AtLeast(ReadVersion(u64::MAX)));
+    assert!(beyond.read_version().await.unwrap() >= known, "the newest");
 }
 
 async fn long_ranges_come_whole(engine: &Arc<dyn Engine>) {

@@ -47,22 +47,15 @@ impl Started {
         let failure = |error: FdbError| shared.cluster.read_failure(&error.into());
         let client = shared.client_transaction().map_err(failure)?;
         let now = shared.now();
-        let least = match freshness {
-            Freshness::Strict => ReadVersion(0),
-            Freshness::AtLeast(least) => {
-                if let Some(known) = shared.read_version.at_least(least, now) {
-                    // It came from the cluster as a signed number.
-                    client.set_read_version(known.version.0.cast_signed());
-                    return Ok(Self { client, known });
-                }
-                least
-            }
-        };
+        if let Freshness::AtLeast(least) = freshness
+            && let Some(known) = shared.read_version.at_least(least, now)
+        {
+            // It came from the cluster as a signed number.
+            client.set_read_version(known.version.0.cast_signed());
+            return Ok(Self { client, known });
+        }
         let version = client.get_read_version().await.map_err(failure)?;
         let version = ReadVersion(version.cast_unsigned());
-        if version < least {
-            return Err(went_back(version, least));
-        }
         let known = Known { version, at: now };
         shared.read_version.learn(known);
         Ok(Self { client, known })
@@ -252,17 +245,6 @@ fn within_limit(bytes: u64) -> Result<(), KvError> {
         });
     }
     Ok(())
-}
-
-/// The cluster's versions lie below one that this store has already given away.
-fn went_back(version: ReadVersion, least: ReadVersion) -> KvError {
-    KvError::Unavailable {
-        reason: format!(
-            "the cluster is at version {}, below version {} that was read before: was it restored \
-             or replaced? `fdbcli --exec 'advanceversion {}'` moves it on",
-            version.0, least.0, least.0
-        ),
-    }
 }
 
 /// Reads a range in as many replies as it takes.
