@@ -5,6 +5,8 @@
 mod catalog;
 mod commit;
 mod history;
+mod interleave;
+mod model;
 mod read;
 mod settle;
 mod stage;

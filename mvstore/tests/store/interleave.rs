@@ -1,0 +1,127 @@
+//! An engine that lets other tasks run before and after each of its calls, by seed: on a runtime of
+//! one thread the same seed interleaves the same way.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use mvsqlite_protocol::{ReadVersion, Version};
+use mvstore::kv::{
+    Atomic, Engine, Freshness, Isolation, KeyRange, KvError, Limits, Pair, RangeOptions,
+    StampOffset, Transaction,
+};
+use tokio::task::yield_now;
+
+use crate::support::Random;
+
+#[derive(Clone)]
+pub(crate) struct Interleaved {
+    pub(crate) inner: Arc<dyn Engine>,
+    pub(crate) random: Arc<Random>,
+}
+
+async fn pause(random: &Random) {
+    for _ in 0..random.below(3) {
+        yield_now().await;
+    }
+}
+
+#[async_trait]
+impl Engine for Interleaved {
+    fn begin(&self, freshness: Freshness) -> Box<dyn Transaction> {
+        Box::new(Paused {
+            inner: self.inner.begin(freshness),
+            random: self.random.clone(),
+        })
+    }
+
+    fn limits(&self) -> Limits {
+        self.inner.limits()
+    }
+
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+
+    async fn check(&self) -> Result<(), KvError> {
+        self.inner.check().await
+    }
+
+    fn physical_bytes(&self) -> Option<u64> {
+        self.inner.physical_bytes()
+    }
+}
+
+struct Paused {
+    inner: Box<dyn Transaction>,
+    random: Arc<Random>,
+}
+
+#[async_trait]
+impl Transaction for Paused {
+    async fn read_version(&self) -> Result<ReadVersion, KvError> {
+        pause(&self.random).await;
+        self.inner.read_version().await
+    }
+
+    async fn get(&self, key: &[u8], isolation: Isolation) -> Result<Option<Bytes>, KvError> {
+        pause(&self.random).await;
+        self.inner.get(key, isolation).await
+    }
+
+    async fn get_range(
+        &self,
+        range: &KeyRange,
+        options: RangeOptions,
+    ) -> Result<Vec<Pair>, KvError> {
+        pause(&self.random).await;
+        self.inner.get_range(range, options).await
+    }
+
+    fn set(&mut self, key: &[u8], value: &[u8]) {
+        self.inner.set(key, value);
+    }
+
+    fn clear(&mut self, key: &[u8]) {
+        self.inner.clear(key);
+    }
+
+    fn clear_range(&mut self, range: &KeyRange) {
+        self.inner.clear_range(range);
+    }
+
+    fn set_versionstamped_key(&mut self, key: &[u8], offset: StampOffset, value: &[u8]) {
+        self.inner.set_versionstamped_key(key, offset, value);
+    }
+
+    fn set_versionstamped_value(&mut self, key: &[u8], value: &[u8], offset: StampOffset) {
+        self.inner.set_versionstamped_value(key, value, offset);
+    }
+
+    fn atomic(&mut self, op: Atomic, key: &[u8], operand: &[u8]) {
+        self.inner.atomic(op, key, operand);
+    }
+
+    fn add_read_conflict(&mut self, range: &KeyRange) {
+        self.inner.add_read_conflict(range);
+    }
+
+    fn add_write_conflict(&mut self, range: &KeyRange) {
+        self.inner.add_write_conflict(range);
+    }
+
+    fn next_write_without_conflict(&mut self) {
+        self.inner.next_write_without_conflict();
+    }
+
+    fn approximate_bytes(&self) -> u64 {
+        self.inner.approximate_bytes()
+    }
+
+    async fn commit(self: Box<Self>) -> Result<Version, KvError> {
+        pause(&self.random).await;
+        let version = self.inner.commit().await;
+        pause(&self.random).await;
+        version
+    }
+}

@@ -1,0 +1,120 @@
+//! Everything at once: clients with caches on one database, an engine that interleaves them and
+//! fails at random, requests that arrive twice and late. Afterwards a plain model is run through the
+//! commits that were acknowledged, in version order, and must agree with the store at each version.
+//!
+//! What is checked:
+//! - no commit went through whose reads, from the client's cache or from the store, were stale;
+//! - each version's pages are the model's, and no version exists that nobody was told of;
+//! - begin is strict; what it and commits tell as changed lets a cache live on;
+//! - a commit sent twice happened at most once, and whatever settled it was right;
+//! - usage is exact.
+//!
+//! A failure prints its seed; `MVSTORE_TEST_SEED` replays it alone.
+
+mod check;
+mod client;
+
+use std::cell::{Cell, RefCell};
+use std::env;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use mvsqlite_protocol::Version;
+use mvstore::kv::Limits;
+use mvstore::kv::faults::{Fault, SeededFaults};
+use mvstore::kv::memory::{MemoryEngine, MemoryOptions};
+use tokio::task::LocalSet;
+
+use self::check::check;
+use self::client::{Client, Committed};
+use crate::interleave::Interleaved;
+use crate::support::{Fixture, Random, filled, page_one};
+
+const CLIENTS: u64 = 5;
+const TRANSACTIONS: u64 = 25;
+const SEEDS: u64 = 25;
+const FIRST_PAGES: u32 = 12;
+
+/// What all clients share.
+struct World {
+    fixture: Fixture,
+    committed: RefCell<Vec<Committed>>,
+    /// The newest version that any client was told of.
+    acknowledged: Cell<Version>,
+}
+
+async fn run(seed: u64, limits: Limits) {
+    let memory = MemoryEngine::with_options(MemoryOptions {
+        limits,
+        ..MemoryOptions::default()
+    });
+    let engine = Interleaved {
+        inner: Arc::new(memory),
+        random: Arc::new(Random::new(seed)),
+    };
+    let fixture = Fixture::over(Arc::new(engine), seed).await;
+    let mut pages: Vec<_> = (1..FIRST_PAGES).map(|page| (page, filled(1))).collect();
+    pages.push((0, page_one(FIRST_PAGES, 1)));
+    let first = fixture.put(&pages).await.version;
+    let faults = [
+        Fault::Conflict,
+        Fault::UnknownCommitted,
+        Fault::UnknownNotCommitted,
+        Fault::TooOld,
+        Fault::Unavailable,
+    ];
+    fixture
+        .engine
+        .set_plan(SeededFaults::new(seed, 150, faults));
+    let world = Rc::new(World {
+        fixture,
+        committed: RefCell::default(),
+        acknowledged: Cell::new(first),
+    });
+    let clients = LocalSet::new();
+    for number in 0..CLIENTS {
+        let mut client = Client::new(&world, seed, number);
+        clients.spawn_local(async move {
+            for _ in 0..TRANSACTIONS {
+                client.transact().await;
+            }
+        });
+    }
+    clients.await;
+    world.fixture.faults([]);
+    check(&world, first, &pages).await;
+}
+
+fn run_seeds(limits: Limits) {
+    let only = env::var("MVSTORE_TEST_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok());
+    let seeds = only.map_or(0..SEEDS, |seed: u64| seed..seed + 1);
+    for seed in seeds {
+        eprintln!("seed {seed}");
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        runtime.block_on(run(seed, limits));
+    }
+}
+
+#[test]
+fn the_store_agrees_with_a_plain_model_on_large_transactions() {
+    run_seeds(Limits::EMBEDDED);
+}
+
+#[test]
+fn the_store_agrees_with_a_plain_model_under_foundationdbs_limits() {
+    run_seeds(Limits::FOUNDATIONDB);
+}
+
+/// The least that the store accepts: a twentieth of the ranges that are watched elsewhere.
+#[test]
+fn the_store_agrees_with_a_plain_model_under_the_smallest_limits() {
+    run_seeds(Limits {
+        value_bytes: 32_777,
+        transaction_bytes: 4 * 32_777,
+        ..Limits::FOUNDATIONDB
+    });
+}
