@@ -140,6 +140,35 @@ fn backup_into_a_database_of_ours_replaces_its_content_in_one_commit() {
 }
 
 #[test]
+fn a_database_in_wal_mode_can_be_brought_in_and_is_in_rollback_mode_here() {
+    let directory = tempfile::tempdir().unwrap();
+    let source = Connection::open(directory.path().join("wal.db")).unwrap();
+    let pragmas = "PRAGMA page_size=8192; PRAGMA journal_mode=wal";
+    for pragma in pragmas.split(';') {
+        let _ = source.query_row(pragma, [], |_| Ok(()));
+    }
+    source.execute_batch(FILL).unwrap();
+    assert_eq!(text(&source, "PRAGMA journal_mode"), "wal");
+    store().create("from-wal-into");
+    source
+        .execute_batch("VACUUM INTO 'file:from-wal-into?vfs=mvsqlite'")
+        .unwrap();
+    let mut db = create("from-wal-backup");
+    Backup::new(&source, &mut db)
+        .unwrap()
+        .run_to_completion(1000, std::time::Duration::ZERO, None)
+        .unwrap();
+    for name in ["from-wal-into", "from-wal-backup"] {
+        let db = open(name);
+        assert_eq!(text(&db, "SELECT count(*) FROM t"), "300", "{name}");
+        db.execute_batch("INSERT INTO t VALUES(1000, 'more')")
+            .unwrap();
+        assert_eq!(text(&db, "PRAGMA journal_mode"), "delete");
+        assert_eq!(check_of_export(name), "ok");
+    }
+}
+
+#[test]
 fn backup_into_a_database_with_another_page_size_fails_and_changes_nothing() {
     let source = Connection::open_in_memory().unwrap();
     source
