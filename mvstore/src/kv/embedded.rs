@@ -51,7 +51,8 @@ pub struct EmbeddedOptions {
     /// Bytes of memory for the library's cache of blocks and values; filled as reading goes on.
     pub cache_bytes: u64,
     /// Bytes of new writes kept in memory before they go from the journal to a table. There may be
-    /// a few such lots at once while writing is faster than the disk.
+    /// a few such lots at once while writing is faster than the disk. Fixed when the directory is
+    /// made.
     pub memtable_bytes: u64,
     /// Most bytes of keys in the conflict window.
     pub window_bytes: usize,

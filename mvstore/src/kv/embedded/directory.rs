@@ -167,17 +167,22 @@ impl Directory {
     }
 }
 
+/// With its missing parents, each name made durable.
 fn make_directory(path: &Path) -> Result<(), OpenError> {
-    if exists(path)? {
+    if path.as_os_str().is_empty() || exists(path)? {
         return Ok(());
     }
-    fs::create_dir_all(path).map_err(OpenError::io("making the directory", path))?;
-    match path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty())
-    {
-        Some(parent) => sync(parent),
-        None => sync(Path::new(".")),
+    let parent = path.parent().unwrap_or(Path::new(""));
+    make_directory(parent)?;
+    match fs::create_dir(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            return Err(OpenError::io("making the directory", path)(error));
+        }
+        _ => {}
+    }
+    match parent.as_os_str().is_empty() {
+        true => sync(Path::new(".")),
+        false => sync(parent),
     }
 }
 

@@ -16,11 +16,12 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use fjall::{
-    Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode, Readable, Slice,
-    Snapshot,
+    AbstractTree, Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode,
+    Readable, Slice, Snapshot,
 };
 
 use super::EmbeddedOptions;
@@ -36,6 +37,14 @@ const CEILING: &[u8] = b"\x00ceiling";
 
 /// Smallest value kept apart from the tree, so that compaction does not copy it. A page is.
 const SEPARATE_FROM_BYTES: u32 = 1 << 10;
+
+/// Memtables on their way to tables; the library waits from 4 on.
+const MOST_SEALED: usize = 3;
+
+/// Runs of tables that no compaction has taken up; the library waits from 30 on.
+const MOST_UNSORTED: usize = 24;
+
+const BACKGROUND_POLL: Duration = Duration::from_millis(1);
 
 /// An open database.
 pub(super) struct Library {
@@ -109,6 +118,7 @@ impl Library {
 
     /// Writes user keys, and the ceiling if there is a new one; durable and visible on return.
     pub(super) fn write(&self, contents: Contents, ceiling: Option<u64>) -> Result<(), WriteError> {
+        self.wait_for_background()?;
         let mut batch = self
             .database
             .batch()
@@ -124,11 +134,31 @@ impl Library {
             batch.insert(&self.data, CEILING, ceiling.to_be_bytes());
         }
         batch.commit().map_err(|error| match error {
-            fjall::Error::Poisoned => WriteError::Refused(
-                "the storage library stopped after an error in the background".to_owned(),
-            ),
+            fjall::Error::Poisoned => WriteError::background(),
             error => WriteError::Unknown(error.to_string()),
         })
+    }
+
+    /// Waits while too much is on its way from memory to tables, or lies there unsorted.
+    ///
+    /// The library waits too, after each batch and a little later; but it goes on waiting for a
+    /// background that has died of an error, and the commit would never be answered.
+    fn wait_for_background(&self) -> Result<(), WriteError> {
+        let tree = &self.data.tree;
+        while tree.sealed_memtable_count() >= MOST_SEALED || tree.l0_run_count() >= MOST_UNSORTED {
+            // Nothing is buffered: this only asks whether it has stopped.
+            self.database
+                .persist(PersistMode::Buffer)
+                .map_err(|_| WriteError::background())?;
+            std::thread::sleep(BACKGROUND_POLL);
+        }
+        Ok(())
+    }
+}
+
+impl WriteError {
+    fn background() -> Self {
+        Self::Refused("the storage library stopped after an error in the background".to_owned())
     }
 }
 
