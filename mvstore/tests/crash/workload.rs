@@ -42,9 +42,15 @@ pub(crate) async fn run(directory: &Path, ledger_path: &Path, load: Load) -> Res
     let shared: Arc<dyn Engine> = engine.clone();
     let mut heads = [0; WRITERS];
     for (writer, head) in heads.iter_mut().enumerate() {
-        *head = check(&shared, writer, &known, &ledger)
-            .await
-            .inspect_err(|violation| ledger.violation(violation))?;
+        *head = match check(&shared, writer, &known, &ledger).await {
+            // The power may fail while it reads; if not, this is the test's end.
+            Err(Wrong::Read(error)) => return Err(format!("writer {writer}: {error}")),
+            Err(Wrong::Content(violation)) => {
+                ledger.violation(&violation);
+                return Err(violation);
+            }
+            Ok(head) => head,
+        };
     }
     let writers: Vec<_> = (0..WRITERS)
         .map(|writer| {
@@ -65,6 +71,18 @@ pub(crate) async fn run(directory: &Path, ledger_path: &Path, load: Load) -> Res
     drop(shared);
     engine.close();
     Ok(())
+}
+
+/// What a check found.
+enum Wrong {
+    Read(KvError),
+    Content(String),
+}
+
+impl From<KvError> for Wrong {
+    fn from(error: KvError) -> Self {
+        Self::Read(error)
+    }
 }
 
 fn head_key(writer: usize) -> Vec<u8> {
@@ -93,13 +111,12 @@ async fn check(
     writer: usize,
     known: &Known,
     ledger: &Ledger,
-) -> Result<u64, String> {
+) -> Result<u64, Wrong> {
+    let wrong = |what: String| Err(Wrong::Content(what));
     let transaction = engine.begin(Freshness::Strict);
-    let read = |error: KvError| format!("writer {writer}: reading failed: {error}");
     let head = transaction
         .get(&head_key(writer), Isolation::Snapshot)
-        .await
-        .map_err(read)?;
+        .await?;
     let (head, version) = match &head {
         None => (0, 0),
         Some(value) => {
@@ -113,13 +130,13 @@ async fn check(
     };
     let (certain, tried) = (known.certain[writer], known.tried[writer]);
     if head < certain || head > tried {
-        return Err(format!(
+        return wrong(format!(
             "writer {writer} is at commit {head}; {certain} is certain and {tried} was tried"
         ));
     }
-    let reading = transaction.read_version().await.map_err(read)?;
+    let reading = transaction.read_version().await?;
     if reading.0 < known.version {
-        return Err(format!("reads are at {reading:?}, below {}", known.version));
+        return wrong(format!("reads are at {reading:?}, below {}", known.version));
     }
     let options = RangeOptions {
         limit: usize::MAX,
@@ -127,11 +144,11 @@ async fn check(
         isolation: Isolation::Snapshot,
     };
     let range = KeyRange::prefix(format!("page/{writer}/").as_bytes());
-    let pages = transaction.get_range(&range, options).await.map_err(read)?;
+    let pages = transaction.get_range(&range, options).await?;
     let expected = (head.saturating_sub(KEPT) + 1..=head).map(|commit| page_key(writer, commit));
     if !pages.iter().map(|(key, _)| key.to_vec()).eq(expected) {
         let found: Vec<_> = pages.iter().map(|(key, _)| key.clone()).collect();
-        return Err(format!(
+        return wrong(format!(
             "writer {writer} at commit {head} has the pages {found:?}"
         ));
     }
@@ -141,7 +158,7 @@ async fn check(
             .iter()
             .any(|most| page(writer, commit, *most) == value[..])
         {
-            return Err(format!(
+            return wrong(format!(
                 "page {commit} of writer {writer} is not what was written"
             ));
         }

@@ -77,7 +77,9 @@ impl Library {
         let opened = catch_unwind(AssertUnwindSafe(|| Self::try_open(path, options)));
         match opened {
             Ok(Ok(library)) => Ok(library),
-            Ok(Err(fjall::Error::Io(source))) => Err(OpenError::Io {
+            Ok(Err(
+                fjall::Error::Io(source) | fjall::Error::Storage(fjall::LsmError::Io(source)),
+            )) => Err(OpenError::Io {
                 doing: "opening the database in",
                 path: path.to_owned(),
                 source,
@@ -227,9 +229,11 @@ fn user_key(stored: Slice) -> Bytes {
 
 fn reading(error: fjall::Error) -> KvError {
     match error {
-        fjall::Error::Io(error) => KvError::Unavailable {
-            reason: format!("reading failed: {error}; look at the disk and the kernel's log"),
-        },
+        fjall::Error::Io(error) | fjall::Error::Storage(fjall::LsmError::Io(error)) => {
+            KvError::Unavailable {
+                reason: format!("reading failed: {error}; look at the disk and the kernel's log"),
+            }
+        }
         error => KvError::Corrupt {
             reason: error.to_string(),
         },
