@@ -265,8 +265,11 @@ fn a_failing_disk_stops_the_engine_and_a_restart_finds_all_that_was_acknowledged
             tear: true,
             ..Trouble::default()
         };
-        // Whether opening survives depends on where the failures begin; nothing may be lost.
-        bench.run(trouble.clone(), SMALL).unwrap();
+        let endless = Load {
+            commits: 100_000,
+            ..SMALL
+        };
+        bench.run(trouble.clone(), endless).unwrap();
         let failed = bench.known();
         assert!(failed.acknowledged > 0, "{trouble:?} came too early");
         assert_eq!(failed.refusals.len(), ledger::WRITERS, "{trouble:?}");

@@ -51,7 +51,8 @@ pub struct EmbeddedOptions {
     /// Bytes of memory for the library's cache of blocks and values; filled as reading goes on.
     pub cache_bytes: u64,
     /// Bytes of new writes kept in memory before they go from the journal to a table. There may be
-    /// a few such lots at once while writing is faster than the disk. Fixed when the directory is
+    /// a few such lots at once while writing is faster than the disk, and about as much space is
+    /// taken by removed values before it is won back. Fixed when the directory is
     /// made.
     pub memtable_bytes: u64,
     /// Most bytes of keys in the conflict window.
@@ -69,10 +70,10 @@ impl Default for EmbeddedOptions {
         Self {
             limits: Limits::EMBEDDED,
             cache_bytes: 256 << 20,
-            memtable_bytes: 64 << 20,
+            memtable_bytes: 16 << 20,
             window_bytes: 64 << 20,
-            // Two memtables of 64 MiB on their way to tables, a journal of 64 MiB, and as much
-            // again for a compaction.
+            // A journal of 64 MiB and its successor, four memtables on their way to tables, and as
+            // much again for a compaction.
             reserve_bytes: 256 << 20,
             clock: Arc::new(MonotonicClock::default()),
         }
@@ -315,6 +316,7 @@ impl Shared {
 #[async_trait]
 impl Engine for EmbeddedEngine {
     fn begin(&self, _freshness: Freshness) -> Box<dyn Transaction> {
+        // The newest is at hand, whatever would do.
         Box::new(EmbeddedTransaction {
             shared: self.shared.clone(),
             inbox: self.inbox.clone(),

@@ -237,6 +237,7 @@ fn visible_value(chain: &[Stored], at: u64) -> Option<&Bytes> {
 #[async_trait]
 impl Engine for MemoryEngine {
     fn begin(&self, _freshness: Freshness) -> Box<dyn Transaction> {
+        // The newest is at hand, whatever would do.
         Box::new(MemoryTransaction {
             draft: Draft::new(self.limits()),
             started: OnceLock::new(),
