@@ -8,8 +8,8 @@ mod data_plane;
 mod error;
 mod http;
 mod retry;
+mod socket;
 mod transport;
-mod unix_socket;
 
 pub(crate) use commit::CommitOutcome;
 pub(crate) use data_plane::DataPlane;

@@ -13,11 +13,11 @@ use std::time::{Duration, Instant};
 use mvsqlite_protocol::v2;
 use ureq::http::Uri;
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
-use ureq::unversioned::transport::{Connector, NextTimeout, TcpConnector};
+use ureq::unversioned::transport::NextTimeout;
 use ureq::{Agent, Error, Timeout};
 
+use super::socket::SocketConnector;
 use super::transport::{Reply, Request, Transport, TransportError};
-use super::unix_socket::UnixConnector;
 use crate::config::Server;
 use crate::per_process::PerProcess;
 use crate::system::System;
@@ -82,14 +82,10 @@ fn make_agent(sockets: &[(String, std::path::PathBuf)]) -> Agent {
         .max_idle_connections_per_host(IDLE_CONNECTIONS)
         .max_idle_age(IDLE_AGE)
         .build();
-    let connector = UnixConnector {
+    let connector = SocketConnector {
         sockets: sockets.to_vec(),
     };
-    Agent::with_parts(
-        config,
-        connector.chain(TcpConnector::default()),
-        Lookup::default(),
-    )
+    Agent::with_parts(config, connector, Lookup::default())
 }
 
 impl Transport for HttpTransport {
