@@ -4,6 +4,8 @@
 //! attempt may have had its effect unseen, a refusal of a later one proves nothing about it, so the
 //! key is settled: afterwards the commit either happened or never will.
 
+use std::time::Duration;
+
 use mvsqlite_protocol::v2::{self, CommitReply, CommitRequest, SettleReply, SettleRequest};
 use mvsqlite_protocol::{Code, NamespaceKey, Problem};
 
@@ -11,6 +13,10 @@ use super::DataPlane;
 use super::data_plane::{Failure, decode, encode};
 use super::error::CallError;
 use super::retry::Attempts;
+
+/// How fast a server makes staged content part of a namespace, at the very least. One that is given
+/// up too early is settled as aborted, and a large transaction would never come through.
+const STAGED_BYTES_PER_SECOND: u64 = 16 << 20;
 
 /// What became of a commit.
 #[derive(Debug)]
@@ -36,14 +42,21 @@ enum Sent {
 }
 
 impl DataPlane {
-    /// Commits. Takes at most four times the timeout.
-    pub(crate) fn commit(&self, key: &NamespaceKey, request: CommitRequest) -> CommitOutcome {
+    /// Commits. Takes at most four times the timeout, not counting the time that `staged_bytes`
+    /// of content staged before may take the server besides.
+    pub(crate) fn commit(
+        &self,
+        key: &NamespaceKey,
+        request: CommitRequest,
+        staged_bytes: u64,
+    ) -> CommitOutcome {
+        let timeout = self.timeout + Duration::from_secs(staged_bytes / STAGED_BYTES_PER_SECOND);
         let settle = SettleRequest {
             namespace: request.namespace,
             key: request.key,
         };
         let base = request.base;
-        match self.send_commit(key, request) {
+        match self.send_commit(key, request, timeout) {
             Sent::Committed(reply) => CommitOutcome::Committed(reply),
             Sent::Definite(outcome) => outcome,
             Sent::Doubtful(if_aborted, cause) => match self.settle(key, &settle) {
@@ -62,7 +75,12 @@ impl DataPlane {
         }
     }
 
-    fn send_commit(&self, key: &NamespaceKey, mut request: CommitRequest) -> Sent {
+    fn send_commit(
+        &self,
+        key: &NamespaceKey,
+        mut request: CommitRequest,
+        timeout: Duration,
+    ) -> Sent {
         let path = v2::path(key, "commit");
         let mut body = match encode(&request) {
             Ok(body) => body,
@@ -71,7 +89,7 @@ impl DataPlane {
         let mut attempts = Attempts::start(self);
         let mut doubt = false;
         loop {
-            let reason = match self.attempt(attempts.server(), &path, &body) {
+            let reason = match self.attempt(attempts.server(), &path, &body, timeout) {
                 Ok(body) => {
                     attempts.answered();
                     return match decode(&body) {
@@ -108,7 +126,7 @@ impl DataPlane {
         let body = encode(request).ok()?;
         let mut attempts = Attempts::start(self);
         loop {
-            match self.attempt(attempts.server(), &path, &body) {
+            match self.attempt(attempts.server(), &path, &body, self.timeout) {
                 Ok(body) => return decode(&body).ok(),
                 Err(Failure::Final(_)) => return None,
                 Err(Failure::Again { .. }) => {

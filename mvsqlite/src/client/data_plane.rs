@@ -119,7 +119,7 @@ impl DataPlane {
         let body = encode(request)?;
         let mut attempts = Attempts::start(self);
         loop {
-            match self.attempt(attempts.server(), &path, &body) {
+            match self.attempt(attempts.server(), &path, &body, self.timeout) {
                 Ok(body) => {
                     attempts.answered();
                     return decode(&body);
@@ -140,9 +140,10 @@ impl DataPlane {
         server: usize,
         path: &str,
         body: &[u8],
+        timeout: Duration,
     ) -> Result<Vec<u8>, Failure> {
         let request = Request { path, body };
-        match self.transport.call(server, request, self.timeout) {
+        match self.transport.call(server, request, timeout) {
             Ok(reply) => judge(reply),
             Err(error) => Err(Failure::Again {
                 maybe_done: error.maybe_sent,

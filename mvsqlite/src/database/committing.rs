@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use mvsqlite_protocol::page::staged_sum;
 use mvsqlite_protocol::v2::{CommitReply, CommitRequest, PAGE_1, StageRef, StageRequest};
-use mvsqlite_protocol::{Code, IdempotencyKey, PageData, PageIndex, PageSet, Problem};
+use mvsqlite_protocol::{Code, IdempotencyKey, PageData, PageIndex, PageRun, PageSet, Problem};
 use serde_bytes::ByteBuf;
 
 use super::cache::OwnCommit;
@@ -279,12 +279,12 @@ impl DatabaseFile {
             read_version: snapshot.read_version,
             key: IdempotencyKey::from_bytes(key),
             retry: false,
-            read: self.read_set.clone(),
+            read: bounded(&self.read_set, MOST_READ_RUNS),
             pages: inline_pages.map(page_data).collect(),
             stage,
         };
         let plane = self.remote.env.plane();
-        let outcome = plane.commit(&self.remote.key, request);
+        let outcome = plane.commit(&self.remote.key, request, if staged { bytes } else { 0 });
         if !matches!(outcome, CommitOutcome::Committed(_)) {
             // The snapshot is of no more use for writing, whatever the reason.
             transaction.stale = true;
@@ -354,6 +354,31 @@ fn changes(writes: &WriteSet, snapshot: &Snapshot) -> Result<Changes, Cause> {
     Ok(Changes { pages, header })
 }
 
+/// Most runs of a read set that are sent; servers take twice as many.
+const MOST_READ_RUNS: usize = 1 << 18;
+
+/// A read set of at most this many runs: the smallest gaps are closed until they suffice. A page too
+/// many can cost a false conflict, never hide one.
+fn bounded(read_set: &PageSet, most: usize) -> PageSet {
+    let mut runs = read_set.runs().to_vec();
+    let mut gap: u64 = 1;
+    while runs.len() > most.max(1) {
+        let mut wider: Vec<PageRun> = Vec::with_capacity(runs.len());
+        for run in runs {
+            match wider.last_mut() {
+                Some(last) if u64::from(run.first) - last.end() <= gap => {
+                    last.count = run.first - last.first + run.count;
+                }
+                _ => wider.push(run),
+            }
+        }
+        runs = wider;
+        gap *= 2;
+    }
+    // Runs of a set, joined, are valid runs.
+    PageSet::try_from(runs).unwrap_or_else(|_| read_set.clone())
+}
+
 fn page_data((index, page): &(PageIndex, Arc<[u8]>)) -> PageData {
     PageData {
         index: *index,
@@ -409,4 +434,26 @@ impl super::remote::Remote {
 
 fn snapshot_page_size(pages: &[&(PageIndex, Arc<[u8]>)]) -> u64 {
     pages.first().map_or(1, |(_, page)| page.len() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_bounded_read_set_holds_every_page_and_no_more_runs_than_allowed(
+            pages in prop::collection::vec(0u32..500, 0..100),
+            most in 1usize..20,
+        ) {
+            let read_set: PageSet = pages.iter().copied().collect();
+            let bounded = bounded(&read_set, most);
+            prop_assert!(bounded.runs().len() <= most);
+            prop_assert!(pages.iter().all(|page| bounded.contains(*page)));
+            if read_set.runs().len() <= most {
+                prop_assert_eq!(bounded, read_set);
+            }
+        }
+    }
 }

@@ -96,6 +96,27 @@ fn a_commit_with_a_lost_reply_is_found_committed_by_settling() {
 }
 
 #[test]
+fn a_refusal_of_a_repetition_is_settled_because_it_says_nothing_of_the_first_attempt() {
+    let world = World::new();
+    let mut pager = about_to_commit(&world);
+    let head = {
+        let mut state = world.model.state();
+        state.commit_directly(vec![(2, page_with(60))])
+    };
+    world.model.calls();
+    world.model.inject([Some(Fault::Late(4))]);
+    assert_eq!(pager.commit(false), Ended::Failed(SqliteCode::BusySnapshot));
+    assert_eq!(world.model.calls(), ["commit", "settle"]);
+    for _ in 0..6 {
+        pager.begin().unwrap();
+        pager.end();
+    }
+    // The first attempt has arrived by now.
+    assert!(world.model.calls().contains(&"commit".to_owned()));
+    assert_eq!(world.model.state().head(), head);
+}
+
+#[test]
 fn an_unknown_outcome_is_said_and_sqlites_cache_goes() {
     let world = World::new();
     let mut pager = about_to_commit(&world);
