@@ -1,7 +1,9 @@
 //! An engine that lets other tasks run before and after each of its calls, by seed: on a runtime of
-//! one thread the same seed interleaves the same way.
+//! one thread the same seed interleaves the same way. And one thing may be put right before a commit,
+//! behind all that its transaction has read.
 
-use std::sync::Arc;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -16,8 +18,26 @@ use crate::support::Random;
 
 #[derive(Clone)]
 pub(crate) struct Interleaved {
-    pub(crate) inner: Arc<dyn Engine>,
-    pub(crate) random: Arc<Random>,
+    inner: Arc<dyn Engine>,
+    random: Arc<Random>,
+    ambush: Ambush,
+}
+
+type Ambush = Arc<Mutex<Option<Pin<Box<dyn Future<Output = ()> + Send>>>>>;
+
+impl Interleaved {
+    pub(crate) fn new(inner: Arc<dyn Engine>, random: Arc<Random>) -> Self {
+        Self {
+            inner,
+            random,
+            ambush: Ambush::default(),
+        }
+    }
+
+    /// Runs this before the next commit.
+    pub(crate) fn before_commit(&self, ambush: impl Future<Output = ()> + Send + 'static) {
+        *self.ambush.lock().unwrap() = Some(Box::pin(ambush));
+    }
 }
 
 async fn pause(random: &Random) {
@@ -32,6 +52,7 @@ impl Engine for Interleaved {
         Box::new(Paused {
             inner: self.inner.begin(freshness),
             random: self.random.clone(),
+            ambush: self.ambush.clone(),
         })
     }
 
@@ -55,6 +76,7 @@ impl Engine for Interleaved {
 struct Paused {
     inner: Box<dyn Transaction>,
     random: Arc<Random>,
+    ambush: Ambush,
 }
 
 #[async_trait]
@@ -120,6 +142,14 @@ impl Transaction for Paused {
 
     async fn commit(self: Box<Self>) -> Result<Version, KvError> {
         pause(&self.random).await;
+        let ambush = self
+            .ambush
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(ambush) = ambush {
+            ambush.await;
+        }
         let version = self.inner.commit().await;
         pause(&self.random).await;
         version

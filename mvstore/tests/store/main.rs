@@ -7,6 +7,7 @@ mod commit;
 mod history;
 mod interleave;
 mod model;
+mod race;
 mod read;
 mod settle;
 mod stage;

@@ -48,10 +48,7 @@ async fn run(seed: u64, limits: Limits) {
         limits,
         ..MemoryOptions::default()
     });
-    let engine = Interleaved {
-        inner: Arc::new(memory),
-        random: Arc::new(Random::new(seed)),
-    };
+    let engine = Interleaved::new(Arc::new(memory), Arc::new(Random::new(seed)));
     let fixture = Fixture::over(Arc::new(engine), seed).await;
     let mut pages: Vec<_> = (1..FIRST_PAGES).map(|page| (page, filled(1))).collect();
     pages.push((0, page_one(FIRST_PAGES, 1)));
