@@ -1,1 +1,52 @@
-//! .
+//! Tests with real processes: the release builds of `mvstore` and `libmvsqlite_preload.so`, driven
+//! by the sqlite3 shell, Python and speedtest1 as a user would drive them.
+//!
+//! This library is the harness; the tests are in `tests/`, a file per theme, the programs they run
+//! in `python/` and `sql/`. Invariants:
+//!
+//! - it links none of our other crates: what a test needs to know, a user can know;
+//! - every process has a deadline, listens on loopback and is gone when its owner is dropped;
+//! - no test waits by sleeping: it polls for what it waits for, up to a deadline;
+//! - a line of WARN or ERROR in a store's log that the test did not announce fails the test.
+//!
+//! The SQLite linked in here (rusqlite's) is the ordinary one that judges what was copied out of a
+//! store: this process is never started under the preload library.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "in a test harness, a panic is the report"
+)]
+
+mod artifacts;
+mod check;
+mod client;
+mod poll;
+mod ports;
+mod process;
+mod proxy;
+mod store;
+
+pub use artifacts::{mvstore, newest_sqlite, preload_library, repository, speedtest1};
+pub use check::{Copied, copy_out};
+pub use client::Client;
+pub use poll::until;
+pub use ports::{free_port, is_free};
+pub use process::{Finished, Running};
+pub use proxy::{Fault, Proxy};
+pub use store::{Store, StoreOptions};
+
+/// The SQLite result codes that the tests name, with their extended values.
+pub mod code {
+    /// SQLITE_ERROR
+    pub const ERROR: i64 = 1;
+    /// SQLITE_READONLY
+    pub const READONLY: i64 = 8;
+    /// SQLITE_IOERR (its extended codes have this in their lowest byte)
+    pub const IOERR: i64 = 10;
+    /// SQLITE_FULL
+    pub const FULL: i64 = 13;
+    /// SQLITE_CANTOPEN
+    pub const CANTOPEN: i64 = 14;
+    /// SQLITE_BUSY_SNAPSHOT
+    pub const BUSY_SNAPSHOT: i64 = 517;
+}

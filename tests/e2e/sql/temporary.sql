@@ -1,0 +1,35 @@
+-- Temporary tables, in memory and in files; they are nobody else's.
+PRAGMA page_size = 8192;
+PRAGMA temp_store = FILE;
+CREATE TABLE t (x INTEGER, y TEXT);
+CREATE TEMP TABLE scratch (x INTEGER PRIMARY KEY, y TEXT);
+CREATE TEMP TRIGGER t_copy AFTER INSERT ON main.t BEGIN INSERT INTO scratch VALUES (new.x, new.y); END;
+CREATE TEMP VIEW both AS SELECT x, y FROM main.t UNION ALL SELECT x + 1000, y FROM scratch;
+WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3000)
+INSERT INTO t SELECT i, printf('%0100d', i) FROM n;
+SELECT count(*), sum(x) FROM both;
+CREATE TEMP TABLE sorted AS SELECT * FROM t ORDER BY y DESC;
+CREATE INDEX temp.sorted_y ON sorted (y);
+SELECT x FROM sorted WHERE y > printf('%0100d', 2997) ORDER BY y;
+BEGIN;
+DELETE FROM scratch;
+DELETE FROM t WHERE x > 10;
+ROLLBACK;
+SELECT (SELECT count(*) FROM scratch), (SELECT count(*) FROM t);
+BEGIN;
+DELETE FROM scratch WHERE x > 100;
+DELETE FROM t WHERE x > 10;
+COMMIT;
+SELECT (SELECT count(*) FROM scratch), (SELECT count(*) FROM t);
+CREATE TEMP TABLE t (shadow TEXT);
+INSERT INTO t VALUES ('temporary');
+SELECT * FROM t;
+DROP TABLE temp.t;
+DROP TRIGGER t_copy;
+SELECT name FROM sqlite_temp_schema ORDER BY name;
+SELECT y, count(*) FROM (SELECT substr(y, -1) AS y FROM main.t) GROUP BY y ORDER BY 2 DESC, 1;
+ATTACH ':memory:' AS m;
+CREATE TABLE m.t AS SELECT * FROM main.t;
+INSERT INTO m.t SELECT * FROM main.t;
+SELECT count(*) FROM m.t;
+DETACH m;

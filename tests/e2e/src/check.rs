@@ -1,0 +1,58 @@
+//! A copy of a database as a plain file, judged by an ordinary SQLite.
+
+use rusqlite::types::FromSql;
+use rusqlite::{Connection, OpenFlags};
+
+use crate::{Client, Store};
+
+/// A plain SQLite file that was read back from a store.
+pub struct Copied {
+    connection: Connection,
+    _file: tempfile::TempDir,
+}
+
+/// Copies a namespace to a plain file with Python's backup API under the preload library: page by
+/// page, as one snapshot. `source` may name a past version.
+///
+/// # Panics
+/// If copying fails, or if an ordinary SQLite finds anything wrong with the copy.
+pub fn copy_out(store: &Store, source: &str) -> Copied {
+    let directory = tempfile::tempdir().unwrap();
+    let live = directory.path().join("live.db");
+    let copy = directory.path().join("copy.db");
+    let arguments = [live.to_str().unwrap(), copy.to_str().unwrap()];
+    let client = Client::of(store).mapped(&live, source);
+    client.python("backup.py", &arguments).ok();
+    assert!(!live.exists(), "the mapped name must not become a file");
+
+    let connection = Connection::open_with_flags(&copy, OpenFlags::SQLITE_OPEN_READ_WRITE).unwrap();
+    let copied = Copied {
+        connection,
+        _file: directory,
+    };
+    let verdict: Vec<String> = copied.column("PRAGMA integrity_check");
+    assert_eq!(verdict, ["ok"], "integrity_check of a copy of {source}");
+    let orphans: Vec<String> = copied.column("SELECT \"table\" FROM pragma_foreign_key_check");
+    assert_eq!(orphans, [""; 0], "foreign_key_check of a copy of {source}");
+    copied
+}
+
+impl Copied {
+    /// The first column of a query's rows.
+    ///
+    /// # Panics
+    /// If the query fails.
+    pub fn column<T: FromSql>(&self, sql: &str) -> Vec<T> {
+        let mut statement = self.connection.prepare(sql).unwrap();
+        let rows = statement.query_map([], |row| row.get(0)).unwrap();
+        rows.map(|value| value.unwrap()).collect()
+    }
+
+    /// The one value of a query with one row.
+    ///
+    /// # Panics
+    /// If the query fails or has no row.
+    pub fn value<T: FromSql>(&self, sql: &str) -> T {
+        self.connection.query_row(sql, [], |row| row.get(0)).unwrap()
+    }
+}
