@@ -28,6 +28,6 @@ sed -e "s/--VERS--/$version/; s/--VERSION-NUMBER--/0/; s/--SOURCE-ID--/debian/" 
     "$work/src/sqlite.h.in" >"$work/sqlite3.h"
 library=$(/sbin/ldconfig -p | awk '/libsqlite3\.so\.0 /{print $NF; exit}')
 mkdir -p "$out"
-cc -O2 -w -I"$work" "$work/test/speedtest1.c" -o "$work/speedtest1" "${library:?libsqlite3.so.0 is not installed}"
+cc -O2 -w -DSQLITE_ENABLE_RTREE -I"$work" "$work/test/speedtest1.c" -o "$work/speedtest1" "${library:?libsqlite3.so.0 is not installed}"
 mv "$work/speedtest1" "$out/speedtest1"
 echo "Built $out/speedtest1 (SQLite $version)"

@@ -1,5 +1,7 @@
 //! A copy of a database as a plain file, judged by an ordinary SQLite.
 
+use std::path::{Path, PathBuf};
+
 use rusqlite::types::FromSql;
 use rusqlite::{Connection, OpenFlags};
 
@@ -8,7 +10,8 @@ use crate::{Client, Store};
 /// A plain SQLite file that was read back from a store.
 pub struct Copied {
     connection: Connection,
-    _file: tempfile::TempDir,
+    path: PathBuf,
+    _directory: tempfile::TempDir,
 }
 
 /// Copies a namespace to a plain file with Python's backup API under the preload library: page by
@@ -28,7 +31,8 @@ pub fn copy_out(store: &Store, source: &str) -> Copied {
     let connection = Connection::open_with_flags(&copy, OpenFlags::SQLITE_OPEN_READ_WRITE).unwrap();
     let copied = Copied {
         connection,
-        _file: directory,
+        path: copy,
+        _directory: directory,
     };
     let verdict: Vec<String> = copied.column("PRAGMA integrity_check");
     assert_eq!(verdict, ["ok"], "integrity_check of a copy of {source}");
@@ -38,6 +42,11 @@ pub fn copy_out(store: &Store, source: &str) -> Copied {
 }
 
 impl Copied {
+    /// Where the file is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The first column of a query's rows.
     ///
     /// # Panics
@@ -53,6 +62,8 @@ impl Copied {
     /// # Panics
     /// If the query fails or has no row.
     pub fn value<T: FromSql>(&self, sql: &str) -> T {
-        self.connection.query_row(sql, [], |row| row.get(0)).unwrap()
+        self.connection
+            .query_row(sql, [], |row| row.get(0))
+            .unwrap()
     }
 }

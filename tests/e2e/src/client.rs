@@ -94,11 +94,20 @@ impl Client {
 
     /// Starts a script of `python/`.
     pub fn start_python(&self, script: &str, arguments: &[&str]) -> Running {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("python").join(script);
-        let mut command = self.command(python().to_str().unwrap());
-        command.arg("-u").arg(path).args(arguments);
+        let mut command = self.python_command(script);
+        command.args(arguments);
         let name = format!("python3 {script} {}", arguments.join(" "));
         Running::start(&name, command, "", self.deadline)
+    }
+
+    /// How a script of `python/` is started.
+    pub fn python_command(&self, script: &str) -> Command {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("python")
+            .join(script);
+        let mut command = self.command(python().to_str().unwrap());
+        command.arg("-u").arg(path);
+        command
     }
 
     /// Runs a program to its end.

@@ -24,6 +24,7 @@ mod poll;
 mod ports;
 mod process;
 mod proxy;
+mod session;
 mod store;
 
 pub use artifacts::{mvstore, newest_sqlite, preload_library, repository, speedtest1};
@@ -33,20 +34,29 @@ pub use poll::until;
 pub use ports::{free_port, is_free};
 pub use process::{Finished, Running};
 pub use proxy::{Fault, Proxy};
+pub use session::{Session, SqlError};
 pub use store::{Store, StoreOptions};
 
-/// The SQLite result codes that the tests name, with their extended values.
+/// The SQLite result codes that the tests name: those that docs/reference/client.md promises.
 pub mod code {
     /// SQLITE_ERROR
     pub const ERROR: i64 = 1;
     /// SQLITE_READONLY
     pub const READONLY: i64 = 8;
-    /// SQLITE_IOERR (its extended codes have this in their lowest byte)
-    pub const IOERR: i64 = 10;
     /// SQLITE_FULL
     pub const FULL: i64 = 13;
     /// SQLITE_CANTOPEN
     pub const CANTOPEN: i64 = 14;
     /// SQLITE_BUSY_SNAPSHOT
     pub const BUSY_SNAPSHOT: i64 = 517;
+    /// SQLITE_IOERR_READ
+    pub const IOERR_READ: i64 = 266;
+    /// SQLITE_IOERR_FSYNC: COMMIT failed and nothing was committed
+    pub const IOERR_FSYNC: i64 = 1034;
+    /// SQLITE_READONLY_DBMOVED
+    pub const READONLY_DBMOVED: i64 = 1032;
+    /// SQLITE_IOERR_LOCK
+    pub const IOERR_LOCK: i64 = 3850;
+    /// SQLITE_IOERR_COMMIT_ATOMIC: the outcome of COMMIT is not known
+    pub const IOERR_COMMIT_ATOMIC: i64 = 7690;
 }

@@ -226,7 +226,9 @@ impl Shared {
 /// Whether a request for `/v2/ns/{key}/{call}` begins in this piece.
 fn calls(piece: &[u8], call: &str) -> bool {
     let line = format!("/{call} HTTP/1.1\r\n");
-    piece.windows(line.len()).any(|part| part == line.as_bytes())
+    piece
+        .windows(line.len())
+        .any(|part| part == line.as_bytes())
 }
 
 fn is_timeout(error: &std::io::Error) -> bool {

@@ -104,7 +104,10 @@ impl Store {
         self.spawn();
         until("mvstore to be ready", PATIENCE, || {
             if let Some(status) = self.child.as_mut().unwrap().try_wait().unwrap() {
-                panic!("mvstore ended ({status}) instead of serving\n{}", self.log());
+                panic!(
+                    "mvstore ended ({status}) instead of serving\n{}",
+                    self.log()
+                );
             }
             self.is_ready().then_some(())
         });
@@ -174,7 +177,10 @@ impl Store {
             self.stop();
         }
         let log = self.log();
-        let unexpected: Vec<&str> = log.lines().filter(|line| self.is_unexpected(line)).collect();
+        let unexpected: Vec<&str> = log
+            .lines()
+            .filter(|line| self.is_unexpected(line))
+            .collect();
         assert!(
             unexpected.is_empty(),
             "unexpected lines in the store's log:\n{}",
@@ -268,7 +274,9 @@ impl Drop for Store {
             let log = self.log();
             let skipped = log.lines().count().saturating_sub(60);
             println!("--- the end of the store's log");
-            log.lines().skip(skipped).for_each(|line| println!("{line}"));
+            log.lines()
+                .skip(skipped)
+                .for_each(|line| println!("{line}"));
         }
     }
 }

@@ -1,0 +1,59 @@
+//! Python's sqlite3: threads, fork, multiprocessing, time travel, backups, transaction control.
+//! The scripts in `python/` hold the assertions.
+
+#![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
+
+use mvsqlite_e2e::{Client, Store};
+
+/// Runs a script on an empty namespace, with Debian's SQLite and with the newest one.
+fn run(script: &str) {
+    let store = Store::start();
+    for (namespace, client) in [
+        ("debian", Client::of(&store)),
+        ("newest", Client::of(&store).with_newest_sqlite()),
+    ] {
+        store.create_namespace(namespace);
+        let finished = client.python(script, &[namespace]);
+        println!("{namespace}: {}", finished.ok());
+    }
+    store.finish();
+}
+
+#[test]
+fn threads_with_a_connection_each_lose_no_update() {
+    run("threads.py");
+}
+
+#[test]
+fn a_forked_child_has_its_own_connections_and_the_parent_goes_on() {
+    run("fork.py");
+}
+
+#[test]
+fn processes_on_one_counter_are_serializable() {
+    run("processes.py");
+}
+
+#[test]
+fn every_version_opens_by_name_and_by_time() {
+    run("time_travel.py");
+}
+
+#[test]
+fn transactions_see_one_moment_and_conflicts_come_out_at_commit() {
+    run("isolation.py");
+}
+
+#[test]
+fn backups_go_in_and_out() {
+    let store = Store::start();
+    store.create_namespace("backup");
+    let ours = store.scratch().join("ours.db");
+    let local = store.scratch().join("local.db");
+    let arguments = [ours.to_str().unwrap(), local.to_str().unwrap()];
+    let client = Client::of(&store).mapped(&ours, "backup");
+    println!("{}", client.python("backups.py", &arguments).ok());
+    assert!(!ours.exists(), "the mapped name must not become a file");
+    assert!(local.exists(), "other names are ordinary files");
+    store.finish();
+}
