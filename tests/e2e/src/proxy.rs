@@ -24,10 +24,10 @@ pub enum Fault {
     Silence,
     /// Everything arrives this much later, in both directions.
     Delay(Duration),
-    /// Requests of this call (such as `commit`) are cut before the server sees them.
-    LoseRequest(&'static str),
-    /// Requests of this call reach the server; its replies do not come back.
-    LoseReply(&'static str),
+    /// Requests of these calls (such as `commit`) are cut before the server sees them.
+    LoseRequest(&'static [&'static str]),
+    /// Requests of these calls reach the server; its replies do not come back.
+    LoseReply(&'static [&'static str]),
 }
 
 /// A running proxy; it ends when dropped.
@@ -170,8 +170,8 @@ impl Shared {
     /// Whether this piece of a request may go on; `false` cuts the connection.
     fn request(&self, pair: &Pair, piece: &[u8]) -> bool {
         match self.fault() {
-            Fault::LoseRequest(call) if calls(piece, call) => !self.strike(),
-            Fault::LoseReply(call) if calls(piece, call) => {
+            Fault::LoseRequest(calls) if begins(piece, calls) => !self.strike(),
+            Fault::LoseReply(calls) if begins(piece, calls) => {
                 if self.strike() {
                     pair.swallow.store(true, Ordering::SeqCst);
                 }
@@ -223,12 +223,14 @@ impl Shared {
     }
 }
 
-/// Whether a request for `/v2/ns/{key}/{call}` begins in this piece.
-fn calls(piece: &[u8], call: &str) -> bool {
-    let line = format!("/{call} HTTP/1.1\r\n");
-    piece
-        .windows(line.len())
-        .any(|part| part == line.as_bytes())
+/// Whether a request for `/v2/ns/{key}/{call}`, for one of these calls, begins in this piece.
+fn begins(piece: &[u8], calls: &[&str]) -> bool {
+    calls.iter().any(|call| {
+        let line = format!("/{call} HTTP/1.1\r\n");
+        piece
+            .windows(line.len())
+            .any(|part| part == line.as_bytes())
+    })
 }
 
 fn is_timeout(error: &std::io::Error) -> bool {

@@ -1,0 +1,107 @@
+//! A full disk: SQLITE_FULL, nothing acknowledged is lost, and writing goes on once there is room.
+//! The disk is a small tmpfs of the test's own, which takes root to mount.
+
+#![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use mvsqlite_e2e::{Client, Session, Store, StoreOptions, code, copy_out};
+
+/// Room for a store beside the reserve that it never touches (256 MiB).
+const DISK: &str = "size=480m";
+const BALLAST: u64 = 100 << 20;
+
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn mount() -> Option<Self> {
+        let directory = tempfile::tempdir().unwrap();
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", DISK, "mvsqlite-e2e"])
+            .arg(directory.path())
+            .output();
+        mounted
+            .is_ok_and(|output| output.status.success())
+            .then(|| Self(directory))
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Lazily: a store that is still being killed may have files open.
+        Command::new("umount")
+            .arg("-l")
+            .arg(self.path())
+            .status()
+            .ok();
+    }
+}
+
+/// Inserts rows of 1 MB until SQLite says no; how many were acknowledged, in all.
+fn fill(session: &mut Session, mut rows: u32) -> u32 {
+    loop {
+        match session.run("INSERT INTO t (body) VALUES (randomblob(1000000))") {
+            Ok(_) => rows += 1,
+            Err(error) => {
+                assert_eq!(error.code, code::FULL, "{error:?}");
+                return rows;
+            }
+        }
+        assert!(rows < 1000, "the disk does not fill up");
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_commits_keeps_what_it_has_and_recovers_when_there_is_room() {
+    let Some(disk) = SmallDisk::mount() else {
+        println!("SKIPPED: mounting a small tmpfs takes root");
+        return;
+    };
+    let ballast = disk.path().join("ballast");
+    let written = Command::new("fallocate")
+        .args(["-l", &BALLAST.to_string()])
+        .arg(&ballast)
+        .status();
+    assert!(written.unwrap().success());
+    let mut store = Store::start_with(StoreOptions {
+        data_dir: Some(disk.path().join("data")),
+        ..StoreOptions::default()
+    });
+    store.expect_log("storage_full");
+    store.create_namespace("test");
+    let mut session = Session::open(&Client::of(&store), "test").unwrap();
+    session.ok("CREATE TABLE t (id INTEGER PRIMARY KEY, body BLOB)");
+
+    let rows = fill(&mut session, 0);
+    session.reported(&["cannot commit", "'test'"]);
+    let sum = "SELECT count(*), sum(length(body)) FROM t";
+    let expected = vec![vec![
+        rows.to_string(),
+        (i64::from(rows) * 1_000_000).to_string(),
+    ]];
+    assert_eq!(
+        session.ok(sum),
+        expected,
+        "what was acknowledged can be read"
+    );
+    session.fails("CREATE TABLE u (x)", code::FULL);
+    assert!(store.is_ready(), "a full store goes on serving reads");
+
+    fs::remove_file(&ballast).unwrap();
+    session.ok("INSERT INTO t (body) VALUES (randomblob(1000000))");
+    println!("full after {rows} rows of 1 MB; went on when there was room");
+
+    // Full again, killed, and started on the full disk: nothing is missing.
+    let rows = fill(&mut session, rows + 1);
+    store.kill();
+    store.restart();
+    let copy = copy_out(&store, "test");
+    assert_eq!(copy.value::<u32>("SELECT count(*) FROM t"), rows);
+    store.finish();
+}
