@@ -74,6 +74,10 @@ $(SPEEDTEST1): scripts/build-speedtest1.sh
 $(NEWEST_SQLITE): scripts/build-newest-sqlite.sh Cargo.lock
 	scripts/build-newest-sqlite.sh $(dir $@)
 
+.PHONY: bench
+bench: release ## Ratios to a local SQLite file; BENCH="scan bulk" picks workloads
+	@python3 bench/bench.py $(BENCH)
+
 .PHONY: install-demo
 install-demo: ## Installs the Debian packages that the demo needs, if any are missing
 	@scripts/install-packages.sh demo
