@@ -76,7 +76,7 @@ $(NEWEST_SQLITE): scripts/build-newest-sqlite.sh Cargo.lock
 
 .PHONY: bench
 bench: release ## Ratios to a local SQLite file; BENCH="scan bulk" picks workloads
-	@python3 bench/bench.py $(BENCH)
+	$(CARGO) run --release --locked -p mvsqlite-bench -- $(BENCH)
 
 .PHONY: install-demo
 install-demo: ## Installs the Debian packages that the demo needs, if any are missing
