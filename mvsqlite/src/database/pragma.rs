@@ -10,7 +10,7 @@ impl DatabaseFile {
     /// - `journal_mode`: always `delete`, whatever is asked: the journal is private, and WAL has no
     ///   meaning here;
     /// - `synchronous`: stays as it is, since it decides whether SQLite makes a super-journal;
-    ///   every commit is durable;
+    ///   every commit is durable, which is FULL and what the answer says;
     /// - `locking_mode=EXCLUSIVE`: refused, because others would not be kept out;
     /// - `mmap_size`: 0;
     /// - `page_size`: 65,536 is refused;
@@ -21,7 +21,7 @@ impl DatabaseFile {
         match name.to_ascii_lowercase().as_str() {
             "journal_mode" => answer("delete"),
             "synchronous" => match value {
-                Some(_) => Pragma::Answer(None),
+                Some(_) => answer("2"),
                 None => Pragma::NotOurs,
             },
             "locking_mode" => locking_mode(value),

@@ -90,9 +90,13 @@ unsafe fn pragma(handle: &mut Handle, arguments: *mut *mut c_char) -> Result<c_i
     };
     match answer {
         Pragma::NotOurs => Ok(code::NOTFOUND),
-        Pragma::Answer(None) => Ok(code::OK),
+        // Never nothing at all: the result is the column's name too, and a name that is null is out
+        // of memory to Python.
         // SAFETY: the first element is the place of the result.
-        Pragma::Answer(Some(result)) => Ok(unsafe { give(handle, arguments.cast(), &result) }),
+        Pragma::Answer(result) => Ok(unsafe {
+            let result = result.unwrap_or_default();
+            give(handle, arguments.cast(), &result)
+        }),
         Pragma::Refused(message) => {
             // SAFETY: as above; with an error code it is the message.
             unsafe { give(handle, arguments.cast(), &message) };
