@@ -20,12 +20,12 @@ echo "Fetching Debian's source package sqlite3 for speedtest1.c"
 private_apt update
 (cd "$work" && private_apt source --download-only sqlite3)
 tar -xJf "$work"/sqlite3_*.orig.tar.xz -C "$work" --strip-components=1 --wildcards \
-    '*/test/speedtest1.c' '*/src/sqlite.h.in' '*/VERSION'
+    '*/test/speedtest1.c' '*/src/sqlite.h.in' '*/ext/rtree/sqlite3rtree.h' '*/VERSION'
 
-# All that speedtest1 wants of a configured sqlite3.h is the version in it.
+# All that speedtest1 wants of a configured sqlite3.h is the version, and the R-tree behind it.
 version=$(cat "$work/VERSION")
 sed -e "s/--VERS--/$version/; s/--VERSION-NUMBER--/0/; s/--SOURCE-ID--/debian/" \
-    "$work/src/sqlite.h.in" >"$work/sqlite3.h"
+    "$work/src/sqlite.h.in" "$work/ext/rtree/sqlite3rtree.h" >"$work/sqlite3.h"
 library=$(/sbin/ldconfig -p | awk '/libsqlite3\.so\.0 /{print $NF; exit}')
 mkdir -p "$out"
 cc -O2 -w -DSQLITE_ENABLE_RTREE -I"$work" "$work/test/speedtest1.c" -o "$work/speedtest1" "${library:?libsqlite3.so.0 is not installed}"

@@ -36,8 +36,6 @@ pub fn copy_out(store: &Store, source: &str) -> Copied {
     };
     let verdict: Vec<String> = copied.column("PRAGMA integrity_check");
     assert_eq!(verdict, ["ok"], "integrity_check of a copy of {source}");
-    let orphans: Vec<String> = copied.column("SELECT \"table\" FROM pragma_foreign_key_check");
-    assert_eq!(orphans, [""; 0], "foreign_key_check of a copy of {source}");
     copied
 }
 

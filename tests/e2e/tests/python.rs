@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
-use mvsqlite_e2e::{Client, Store};
+use mvsqlite_e2e::{Client, Session, Store};
 
 /// Runs a script on an empty namespace, with Debian's SQLite and with the newest one.
 fn run(script: &str) {
@@ -55,5 +55,25 @@ fn backups_go_in_and_out() {
     println!("{}", client.python("backups.py", &arguments).ok());
     assert!(!ours.exists(), "the mapped name must not become a file");
     assert!(local.exists(), "other names are ordinary files");
+    store.finish();
+}
+
+/// `PRAGMA synchronous = OFF` answered with a row whose column had no name, which Python takes for
+/// a lack of memory: the statement raised MemoryError.
+#[test]
+fn pragmas_that_the_library_answers_have_a_named_column() {
+    let store = Store::start();
+    store.create_namespace("pragmas");
+    let mut session = Session::open(&Client::of(&store), "pragmas").unwrap();
+    session.ok("PRAGMA synchronous = OFF");
+    assert_eq!(session.value("PRAGMA mvsqlite_last_error"), "");
+    assert_eq!(session.value("PRAGMA mvsqlite_namespace"), "pragmas");
+    session.ok("CREATE TABLE t (x)");
+    assert_eq!(session.value("PRAGMA synchronous"), "2");
+    let version = session.value("PRAGMA mvsqlite_version");
+    assert_eq!(
+        session.value("SELECT mv_last_known_version('main')"),
+        version
+    );
     store.finish();
 }

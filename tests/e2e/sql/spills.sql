@@ -1,9 +1,7 @@
--- Journal and synchronous modes that a program may ask for: answers may differ, content may not.
+-- Small caches, spills, secure deletion, checks.
 PRAGMA page_size = 8192;
 CREATE TABLE t (x);
-PRAGMA synchronous = OFF;
 INSERT INTO t VALUES (1);
-PRAGMA synchronous = EXTRA;
 INSERT INTO t VALUES (2);
 PRAGMA cache_size = 5;
 PRAGMA cache_spill = 2;
