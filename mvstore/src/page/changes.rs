@@ -4,7 +4,7 @@ use mvsqlite_protocol::{NamespaceId, PageRun, PageSet, Version};
 
 use crate::context::{Context, Failure, corrupt_in};
 use crate::kv::{Isolation, RangeOptions, Transaction};
-use crate::layout::{ChangeEntry, ChangeReader, Pages};
+use crate::layout::{ChangeEntry, ChangeReader, Malformed, Pages};
 
 /// Most chunks read at once. More than an entry can have, so that each batch gets on.
 const CHUNKS_A_BATCH: usize = 512;
@@ -53,11 +53,12 @@ pub(crate) async fn read_batch(
         let (version, chunk) = ctx.keys.parse_change(key).map_err(place())?;
         entries.extend(reader.push(version, chunk, value).map_err(place())?);
     }
-    if is_last && reader.is_incomplete() {
-        let cut_short = crate::layout::Malformed::Short {
-            what: "the last changelog entry",
+    // A batch without a whole entry would be read again for ever.
+    if (is_last && reader.is_incomplete()) || (!is_last && entries.is_empty()) {
+        let torn = Malformed::Short {
+            what: "a changelog entry",
         };
-        return Err(place()(cut_short).into());
+        return Err(place()(torn).into());
     }
     Ok(Batch { entries, is_last })
 }

@@ -239,3 +239,43 @@ async fn damaged_bytes_are_reported_with_their_place_and_never_served() {
         assert!(refusal.to_string().contains("page 8 at"), "{refusal}");
     }
 }
+
+/// A changelog entry whose chunks never end must not keep a server busy for ever.
+#[tokio::test]
+async fn a_changelog_entry_that_misses_chunks_or_has_no_end_is_reported() {
+    for chunks in [0, 1, 600] {
+        let f = Fixture::new().await;
+        let base = f.begin().await;
+        f.put(&[(7, filled(1))]).await;
+        let mut entry = base.namespace.as_bytes().to_vec();
+        entry.push(b'l');
+        let (key, mut value) = find(&f, &entry).await;
+        value[18..20].copy_from_slice(&u16::MAX.to_be_bytes());
+        let mut txn = f.engine.begin(Freshness::Strict);
+        txn.set(&key, &value);
+        for chunk in 1..=chunks {
+            let mut key = key.clone();
+            let end = key.len() - 2;
+            key[end..].copy_from_slice(&u16::to_be_bytes(chunk));
+            txn.set(&key, &[]);
+        }
+        txn.commit().await.unwrap();
+        let known = KnownState {
+            incarnation: base.incarnation,
+            namespace: base.namespace,
+            version: base.version,
+            own: Vec::new(),
+        };
+        let request = BeginRequest {
+            known: Some(known),
+            want_pages: false,
+        };
+        let refusal = f.store.begin(&f.key, request).await.unwrap_err();
+        assert_eq!(refusal.code(), Code::Corrupt);
+        let refusal = f
+            .commit(&f.write(&base, &[(1, filled(1))]))
+            .await
+            .unwrap_err();
+        assert_eq!(refusal.code(), Code::Corrupt);
+    }
+}
