@@ -82,8 +82,17 @@ impl Running {
     }
 
     /// Ends it, the whole group, as `kill -9` does.
-    pub fn kill(mut self) -> Finished {
+    ///
+    /// # Panics
+    /// If it cannot be waited for.
+    pub fn kill_now(&mut self) {
         self.kill_group();
+        self.child.wait().unwrap();
+    }
+
+    /// Ends it as `kill -9` does, and returns what it said until then.
+    pub fn kill(mut self) -> Finished {
+        self.kill_now();
         let status = self.child.wait().unwrap();
         self.collected(status)
     }

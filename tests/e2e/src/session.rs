@@ -28,6 +28,8 @@ pub struct Session {
     child: Child,
     stdin: ChildStdin,
     answers: Receiver<String>,
+    /// An answer that was seen by [`Session::has_answered`] and not yet received.
+    early: Option<String>,
     log: Arc<Mutex<String>>,
     deadline: Duration,
     /// How long the last statement took.
@@ -78,6 +80,7 @@ impl Session {
             stdin: child.stdin.take().unwrap(),
             child,
             answers,
+            early: None,
             log,
             deadline: Duration::from_secs(60),
             elapsed: Duration::ZERO,
@@ -142,7 +145,10 @@ impl Session {
     /// If the process dies or does not answer within a minute.
     pub fn receive(&mut self, sql: &str) -> Result<Vec<Vec<String>>, SqlError> {
         let begun = Instant::now();
-        let line = self.answers.recv_timeout(self.deadline);
+        let line = match self.early.take() {
+            Some(line) => Ok(line),
+            None => self.answers.recv_timeout(self.deadline),
+        };
         let line = line.unwrap_or_else(|error| self.died(sql, &error.to_string()));
         self.elapsed = begun.elapsed();
         let answer: Value = serde_json::from_str(&line).unwrap();
@@ -154,6 +160,14 @@ impl Session {
             name: text(&answer["name"]),
             message: text(&answer["message"]),
         })
+    }
+
+    /// Whether the statement that was sent last has ended.
+    pub fn has_answered(&mut self) -> bool {
+        if self.early.is_none() {
+            self.early = self.answers.try_recv().ok();
+        }
+        self.early.is_some()
     }
 
     /// What the library reported so far.
