@@ -9,12 +9,14 @@ use mvsqlite_protocol::v2::{BeginReply, BeginRequest, KnownState, MAX_OWN_COMMIT
 use mvsqlite_protocol::{NamespaceId, NamespaceKey, PageImage, PageSet, Version};
 use tokio::try_join;
 
+use super::cache::PageOne;
 use super::changes::{Interval, read_batch, successor};
 use super::page_one::Header;
 use super::read::page_one_at;
 use crate::context::{Context, Failure, Reruns};
 use crate::error::StoreError;
 use crate::kv::{Freshness, Isolation, Transaction};
+use crate::layout::PageOneClass;
 use crate::namespace::{Access, admit, named};
 
 /// Takes a snapshot of the newest version.
@@ -46,17 +48,15 @@ async fn try_begin(
         ctx.head(&*txn, entry.id),
     )?;
     let horizon = admit(key, entry.id, guard, Access::Read)?;
-    let (changed, page_one) = try_join!(
-        changed_since(
-            ctx,
-            &*txn,
-            entry.id,
-            request.known.as_ref(),
-            horizon,
-            version
-        ),
-        page_one_at(ctx, &*txn, entry.id, version),
-    )?;
+    let (changes, page_one) = changes_and_page_one(
+        ctx,
+        &*txn,
+        entry.id,
+        request.known.as_ref(),
+        horizon,
+        version,
+    )
+    .await?;
     let header = match &page_one {
         Some(page) => Header::parse(&page.content)?,
         None => None,
@@ -76,12 +76,54 @@ async fn try_begin(
         page_size: header.map_or(0, |header| header.page_size),
         mode: entry.mode,
         limits: ctx.limits,
-        changed,
+        changed: changes.foreign,
         pages: pages.into_iter().collect(),
     })
 }
 
-/// Pages that others changed since the state a client knows; `None` is unknown.
+/// What happened in a stretch of the changelog.
+#[derive(Debug)]
+pub(super) struct Changes {
+    /// Pages that others changed; `None` is unknown.
+    pub(super) foreign: Option<PageSet>,
+    /// Page 1 is certain to be the same at both ends.
+    pub(super) same_page_one: bool,
+}
+
+impl Changes {
+    const UNKNOWN: Self = Self {
+        foreign: None,
+        same_page_one: false,
+    };
+}
+
+/// What changed since the state a client knows, and page 1 at the head.
+///
+/// Most begins of a client that is at work follow a commit that left page 1 alone. Then page 1 is at
+/// hand from the version before, and reading it again would be the larger half of the call.
+async fn changes_and_page_one(
+    ctx: &Context,
+    txn: &dyn Transaction,
+    id: NamespaceId,
+    known: Option<&KnownState>,
+    horizon: Version,
+    head: Version,
+) -> Result<(Changes, Option<PageOne>), Failure> {
+    let earlier = known.and_then(|known| ctx.page_one.get(id, known.version));
+    let walk = changed_since(ctx, txn, id, known, horizon, head);
+    let Some(earlier) = earlier else {
+        return try_join!(walk, page_one_at(ctx, txn, id, head));
+    };
+    let changes = walk.await?;
+    if changes.same_page_one {
+        ctx.page_one.put(id, head, earlier.clone());
+        return Ok((changes, Some(earlier)));
+    }
+    let page_one = page_one_at(ctx, txn, id, head).await?;
+    Ok((changes, page_one))
+}
+
+/// What changed since the state a client knows.
 async fn changed_since(
     ctx: &Context,
     txn: &dyn Transaction,
@@ -89,9 +131,9 @@ async fn changed_since(
     known: Option<&KnownState>,
     horizon: Version,
     head: Version,
-) -> Result<Option<PageSet>, Failure> {
+) -> Result<Changes, Failure> {
     let Some(known) = known else {
-        return Ok(None);
+        return Ok(Changes::UNKNOWN);
     };
     let comparable = known.incarnation == ctx.incarnation
         && known.namespace == id
@@ -99,26 +141,27 @@ async fn changed_since(
         // The changelog below the horizon may have gaps, even where a pinned entry still stands.
         && (horizon..=head).contains(&known.version);
     if !comparable {
-        return Ok(None);
+        return Ok(Changes::UNKNOWN);
     }
     let own: HashSet<Version> = known.own.iter().copied().collect();
-    foreign_changes(ctx, txn, id, known.version, head, |version| {
+    changes_between(ctx, txn, id, known.version, head, |version| {
         own.contains(&version)
     })
     .await
 }
 
-/// Pages changed in (from, to] by commits that are not `own`; `None` if there is no entry at `from`,
-/// or if it is too much to tell.
-pub(super) async fn foreign_changes(
+/// What changed in (from, to], by commits that are not `own` as far as pages go. Unknown if there is
+/// no entry at `from`, or if it is too much to tell.
+pub(super) async fn changes_between(
     ctx: &Context,
     txn: &dyn Transaction,
     id: NamespaceId,
     from: Version,
     to: Version,
     own: impl Fn(Version) -> bool,
-) -> Result<Option<PageSet>, Failure> {
+) -> Result<Changes, Failure> {
     let mut interval = Interval::new();
+    let mut same_page_one = true;
     let mut next = from;
     // An entry has to stand exactly at `from`, or nothing says that the walk begins where the
     // client's knowledge ends. Nothing can be missing behind the creation.
@@ -129,14 +172,24 @@ pub(super) async fn foreign_changes(
             next = successor(*version);
             if *version == from {
                 anchored = true;
-            } else if !anchored {
-                return Ok(None);
-            } else if !own(*version) {
+                continue;
+            }
+            if !anchored {
+                return Ok(Changes::UNKNOWN);
+            }
+            same_page_one &= entry.page_one == PageOneClass::Untouched;
+            if !own(*version) {
                 interval.add(entry);
             }
         }
-        if batch.is_last || interval.is_unknown() {
-            return Ok(interval.finish().filter(|_| anchored));
+        if interval.is_unknown() || (batch.is_last && !anchored) {
+            return Ok(Changes::UNKNOWN);
+        }
+        if batch.is_last {
+            return Ok(Changes {
+                foreign: interval.finish(),
+                same_page_one,
+            });
         }
     }
 }

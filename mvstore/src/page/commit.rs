@@ -26,7 +26,7 @@ use tokio::try_join;
 
 use self::plan::Plan;
 use self::prepare::{CommitLimits, Prepared, StagedPage};
-use super::begin::foreign_changes;
+use super::begin::changes_between;
 use super::changes::{Batch, Interval, read_batch, successor};
 use super::conflict::Collision;
 use super::read::{page_one_at, version_unknown};
@@ -431,11 +431,11 @@ async fn replay(
     let id = request.namespace;
     let own = |at| at == version;
     // Where it cannot be told, by whatever cause, "unknown" is a true answer.
-    let changed = foreign_changes(ctx, &*txn, id, request.base, version, own).await;
+    let changes = changes_between(ctx, &*txn, id, request.base, version, own).await;
     Ok(CommitReply {
         version,
         seen: version,
         read_version: ReadVersion(version.commit()).max(request.read_version),
-        changed: changed.unwrap_or(None),
+        changed: changes.ok().and_then(|changes| changes.foreign),
     })
 }
