@@ -75,8 +75,8 @@ $(NEWEST_SQLITE): scripts/build-newest-sqlite.sh Cargo.lock
 	scripts/build-newest-sqlite.sh $(dir $@)
 
 .PHONY: bench
-bench: release ## Ratios to a local SQLite file; BENCH="scan bulk" picks workloads
-	$(CARGO) run --release --locked -p mvsqlite-bench -- $(BENCH)
+bench: release ## Ratios to a local SQLite file; BENCH="--only scan" picks workloads
+	$(CARGO) run --release --locked -p mvsqlite-bench -- --mvstore $(MVSTORE) $(BENCH)
 
 .PHONY: install-demo
 install-demo: ## Installs the Debian packages that the demo needs, if any are missing

@@ -6,19 +6,19 @@ scripts=$(dirname "$(readlink -f "$0")")
 MVSTORE=${MVSTORE:-$scripts/../target/release/mvstore}
 MVSQLITE_PRELOAD=${MVSQLITE_PRELOAD:-$scripts/../target/release/libmvsqlite_preload.so}
 
-work=$(mktemp -d "${TMPDIR:-/tmp}/mvsqlite-demo-XXXXXX")
-store=
+work='' store=''
 clean_up() {
     trap - EXIT
     # A shell that is still open first, then the store under it.
     jobs -p | xargs -r kill 2>/dev/null || true
     if [[ -n $store ]]; then wait "$store" 2>/dev/null || true; fi
-    rm -rf "$work"
+    if [[ -n $work ]]; then rm -rf "$work"; fi
 }
 trap clean_up EXIT
 trap 'exit 129' HUP
 trap 'exit 130' INT
 trap 'exit 143' TERM
+work=$(mktemp -d "${TMPDIR:-/tmp}/mvsqlite-demo-XXXXXX")
 
 # Below the ephemeral ports, so that no client of something else is given them meanwhile.
 free_port() {

@@ -4,8 +4,9 @@
 # fails if something turns out otherwise.
 set -euo pipefail
 : "${DATA_PLANE:?run scripts/demo.sh}" "${ADMIN_API:?}" "${PRELOAD:?}"
+pipes=''
+trap 'jobs -p | xargs -r kill 2>/dev/null || true; if [[ -n $pipes ]]; then rm -rf "$pipes"; fi' EXIT
 pipes=$(mktemp -d "${TMPDIR:-/tmp}/mvsqlite-tour-XXXXXX")
-trap 'jobs -p | xargs -r kill 2>/dev/null || true; rm -rf "$pipes"' EXIT
 
 say() { printf '%s\n' "$@"; }
 step() { say "" "$1" "$(printf '%*s' "${#1}" '' | tr ' ' -)"; }

@@ -97,6 +97,13 @@ impl Running {
         self.collected(status)
     }
 
+    /// Sends it, and it alone, a signal such as `-TERM`.
+    pub fn signal(&self, signal: &str) {
+        let pid = self.child.id().to_string();
+        let kill = Command::new("kill").args([signal, &pid]).output();
+        drop(kill);
+    }
+
     fn wait(&mut self) -> ExitStatus {
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use mvsqlite_e2e::{Client, Store, copy_out};
 
-const SECONDS: &str = "40";
+const SECONDS: &str = "50";
 
 fn churn(setup: &str, workers: u32) {
     let store = Store::start();

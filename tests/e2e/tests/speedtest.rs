@@ -7,10 +7,8 @@ use std::time::Duration;
 
 use mvsqlite_e2e::{Client, Finished, Store, copy_out, speedtest1};
 
-const SIZE: &str = "12";
-
 fn speedtest(client: &Client, database: &str, testset: &str, options: &[&str]) -> Finished {
-    let mut arguments = vec!["--verify", "--size", SIZE, "--testset", testset];
+    let mut arguments = vec!["--verify", "--testset", testset];
     arguments.extend(options);
     arguments.push(database);
     let client = client.clone().deadline(Duration::from_secs(300));
@@ -46,20 +44,27 @@ fn same_as_on_a_file(testset: &str, options: &[&str]) {
 
 #[test]
 fn the_main_test_set_returns_the_same() {
-    same_as_on_a_file("main", &[]);
+    same_as_on_a_file("main", &["--size", "60"]);
 }
 
 #[test]
 fn the_main_test_set_returns_the_same_with_spills_and_autovacuum() {
     same_as_on_a_file(
         "main",
-        &["--autovacuum", "--cachesize", "20", "--without-rowid"],
+        &[
+            "--size",
+            "12",
+            "--autovacuum",
+            "--cachesize",
+            "20",
+            "--without-rowid",
+        ],
     );
 }
 
 #[test]
 fn the_other_test_sets_return_the_same() {
     for testset in ["cte", "rtree", "orm", "fp"] {
-        same_as_on_a_file(testset, &[]);
+        same_as_on_a_file(testset, &["--size", "12"]);
     }
 }
