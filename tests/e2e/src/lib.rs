@@ -20,6 +20,7 @@
 mod artifacts;
 mod check;
 mod client;
+mod ledger;
 mod poll;
 mod ports;
 mod process;
@@ -30,6 +31,7 @@ mod store;
 pub use artifacts::{mvstore, newest_sqlite, preload_library, repository, speedtest1};
 pub use check::{Copied, copy_out};
 pub use client::Client;
+pub use ledger::{LEDGER, Ledger};
 pub use poll::until;
 pub use ports::{free_port, is_free};
 pub use process::{Finished, Running};

@@ -81,18 +81,12 @@ impl Running {
         finished
     }
 
-    /// Ends it, the whole group, as `kill -9` does.
+    /// Ends it, the whole group, as `kill -9` does, and returns what it said until then.
     ///
     /// # Panics
     /// If it cannot be waited for.
-    pub fn kill_now(&mut self) {
-        self.kill_group();
-        self.child.wait().unwrap();
-    }
-
-    /// Ends it as `kill -9` does, and returns what it said until then.
     pub fn kill(mut self) -> Finished {
-        self.kill_now();
+        self.kill_group();
         let status = self.child.wait().unwrap();
         self.collected(status)
     }
