@@ -103,6 +103,13 @@ async fn run(
             Ok(Some(reply)) => return Ok(reply),
             // The walk along the changelog goes on in a younger transaction.
             Ok(None) => (),
+            // Refused before it could look what became of an attempt whose outcome is not known.
+            Err(Failure::Refused(refusal)) if progress.uncertain => {
+                return Err(StoreError::OutcomeUnknown {
+                    key: request.key,
+                    reason: refusal.to_string(),
+                });
+            }
             Err(Failure::Refused(refusal)) => {
                 if progress.freshness == Freshness::Strict || is_final(&refusal) {
                     return Err(refusal);

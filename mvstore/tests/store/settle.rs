@@ -1,11 +1,16 @@
 //! Retries, unknown outcomes, and what settles them.
 
+use std::sync::Arc;
+
 use mvsqlite_protocol::v2::{CommitRequest, SettleReply, SettleRequest};
 use mvsqlite_protocol::{Code, PageSet};
 use mvstore::error::StoreError;
 use mvstore::kv::faults::Fault;
+use mvstore::kv::memory::MemoryEngine;
+use mvstore::kv::{Engine, Freshness};
 
-use crate::support::{Fixture, filled};
+use crate::interleave::Interleaved;
+use crate::support::{Fixture, Random, filled};
 
 async fn settle(f: &Fixture, request: &CommitRequest) -> Result<SettleReply, StoreError> {
     let request = SettleRequest {
@@ -199,4 +204,31 @@ async fn outcomes_are_kept_for_an_hour_and_then_forgotten() {
         f.commit(&again(&request)).await.unwrap_err().code(),
         Code::Conflict
     );
+}
+
+/// Symptom: a commit that had happened was refused, as if it had not. Cause: the engine had lost its
+/// answer, and the attempt that was to find out met damaged bytes before it had looked. Fix: until
+/// somebody has looked, every refusal says that the outcome is not known.
+#[tokio::test]
+async fn a_refusal_before_the_outcome_was_looked_at_does_not_say_that_nothing_was_committed() {
+    let memory = Arc::new(MemoryEngine::new());
+    let engine = Interleaved::new(memory.clone(), Arc::new(Random::new(1)));
+    let f = Fixture::over(Arc::new(engine.clone()), 1).await;
+    let base = f.begin().await;
+    let mut damaged = b"m\0d".to_vec();
+    damaged.extend_from_slice(base.namespace.as_bytes());
+    damaged.extend_from_slice(b"l\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\0\0");
+    engine.before_commit(async move {
+        let mut txn = memory.begin(Freshness::Strict);
+        txn.set(&damaged, &[0xff]);
+        txn.commit().await.unwrap();
+    });
+    f.faults([Some(Fault::UnknownCommitted)]);
+    let request = f.write(&base, &[(1, filled(1))]);
+    let refusal = f.commit(&request).await.unwrap_err();
+    assert_eq!(refusal.code(), Code::OutcomeUnknown, "{refusal}");
+    let SettleReply::Committed { version, .. } = settle(&f, &request).await.unwrap() else {
+        panic!("it was committed");
+    };
+    assert!(version > base.version);
 }
