@@ -65,6 +65,22 @@ pub(crate) fn admit(
     if guard.state != State::Live {
         return Err(not_found(key));
     }
+    expect_generation(key, &guard, access)?;
+    if access == Access::Write && (guard.lock.is_some() || guard.lease.is_some()) {
+        // Locks and leases are granted by servers that know how to give them back.
+        return Err(StoreError::Unavailable {
+            reason: format!("the namespace '{key}' is locked by another writer"),
+        });
+    }
+    Ok(guard.horizon.max(id.as_version()))
+}
+
+/// Whether this build may do that to the namespace.
+pub(crate) fn expect_generation(
+    key: &NamespaceKey,
+    guard: &Guard,
+    access: Access,
+) -> Result<(), StoreError> {
     let needed = match access {
         Access::Read => guard.min_reader,
         Access::Write => guard.min_reader.max(guard.min_writer),
@@ -76,13 +92,7 @@ pub(crate) fn admit(
             known: GENERATION.into(),
         });
     }
-    if access == Access::Write && (guard.lock.is_some() || guard.lease.is_some()) {
-        // Locks and leases are granted by servers that know how to give them back.
-        return Err(StoreError::Unavailable {
-            reason: format!("the namespace '{key}' is locked by another writer"),
-        });
-    }
-    Ok(guard.horizon.max(id.as_version()))
+    Ok(())
 }
 
 /// Whether a version is still kept.

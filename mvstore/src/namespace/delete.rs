@@ -3,11 +3,14 @@
 //!
 //! Why nothing is left behind: every transaction that writes below a namespace reads its guard
 //! serializably, so none can commit after the one that marked the guard. The guard itself goes last.
+//!
+//! A namespace that needs a newer build to write it is not deleted: others may read through it in
+//! ways that this build does not know.
 
 use mvsqlite_protocol::{NamespaceId, NamespaceKey};
 use tokio::try_join;
 
-use super::named;
+use super::{Access, expect_generation, named};
 use crate::context::{Context, Failure, Reruns, corrupt_in};
 use crate::error::StoreError;
 use crate::kv::{Freshness, Isolation, KeyRange, KvError, RangeOptions};
@@ -52,9 +55,11 @@ async fn try_delete(
     }
     let id = named(key, entry)?.id;
     let guard = ctx.guard(&*txn, id, isolation).await?;
+    let guard = guard.unwrap_or(Guard::NEW);
+    expect_generation(key, &guard, Access::Write)?;
     let doomed = Guard {
         state: State::Deleting,
-        ..guard.unwrap_or(Guard::NEW)
+        ..guard
     };
     txn.clear(&ctx.keys.name(key.as_str()));
     txn.set(&ctx.keys.guard(id), &doomed.encode());

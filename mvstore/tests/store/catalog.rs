@@ -180,6 +180,30 @@ async fn a_store_of_a_newer_format_is_refused() {
     };
 }
 
+/// Symptom: a server deleted a namespace that a newer one had made, forks and all that hung on it.
+/// Cause: reading and writing asked for the namespace's generation, deleting did not. Fix: it does.
+#[tokio::test]
+async fn a_namespace_of_a_newer_generation_is_not_deleted() {
+    let memory = Arc::new(MemoryEngine::new());
+    let f = Fixture::over(memory.clone(), 1).await;
+    let mut guard = b"m\0d".to_vec();
+    guard.extend_from_slice(f.begin().await.namespace.as_bytes());
+    guard.push(b'g');
+    for generations in [[2, 2], [1, 2]] {
+        let mut newer = vec![0; 47];
+        newer[..2].copy_from_slice(&generations);
+        let mut txn = memory.begin(Freshness::Strict);
+        txn.set(&guard, &newer);
+        txn.commit().await.unwrap();
+        let refusal = f.store.delete_namespace(&f.key).await.unwrap_err();
+        assert!(
+            matches!(refusal, StoreError::UnknownFormat { .. }),
+            "{refusal}"
+        );
+        assert_eq!(names(&f.store, "", None, 9).await, ["db"]);
+    }
+}
+
 #[tokio::test]
 async fn an_engine_whose_versions_went_back_is_refused() {
     let memory = Arc::new(MemoryEngine::new());
