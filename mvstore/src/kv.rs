@@ -52,7 +52,8 @@ pub trait Engine: Send + Sync + 'static {
     /// One line for the log and `/readyz`: the engine's name and where it keeps its bytes.
     fn describe(&self) -> String;
 
-    /// Whether the engine can commit at all; the error says why not.
+    /// Whether the engine can commit at all; the error says why not. After
+    /// [`KvError::StorageFull`] it can still be read.
     async fn check(&self) -> Result<(), KvError>;
 
     /// The engine's estimate of the bytes it occupies; `None` where it does not know.

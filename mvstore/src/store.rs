@@ -145,7 +145,8 @@ impl Store {
     /// Whether the store can commit at all; the error says why not.
     ///
     /// # Errors
-    /// Whatever keeps the engine from committing.
+    /// Whatever keeps the engine from committing; after [`StoreError::StorageFull`] it can still be
+    /// read.
     pub async fn check(&self) -> Result<(), StoreError> {
         Ok(self.context.engine.check().await?)
     }

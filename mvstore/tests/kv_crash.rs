@@ -299,7 +299,7 @@ fn a_full_disk_refuses_what_grows_serves_reads_and_goes_on_when_there_is_room() 
         let mut transaction = engine.begin(Freshness::Strict);
         transaction.clear(b"gone");
         if grows {
-            transaction.set(b"key", b"value");
+            transaction.set(b"key", &[7; 1024]);
         }
         block_on(transaction.commit())
     };
@@ -315,10 +315,10 @@ fn a_full_disk_refuses_what_grows_serves_reads_and_goes_on_when_there_is_room() 
     assert!(full(commit(true)));
     assert!(full(block_on(engine.check()).map(|()| Version::ZERO)));
     commit(false).expect("what only removes goes on");
-    assert_eq!(read().as_deref(), Some(b"value".as_slice()));
+    assert_eq!(read().as_deref(), Some([7; 1024].as_slice()));
     free(reserve / 2 - 4096);
     assert!(full(commit(false)));
-    assert_eq!(read().as_deref(), Some(b"value".as_slice()));
+    assert_eq!(read().as_deref(), Some([7; 1024].as_slice()));
     free(2 * reserve);
     commit(true).unwrap();
     engine.close();

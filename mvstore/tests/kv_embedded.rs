@@ -5,9 +5,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use mvsqlite_protocol::Version;
+use mvsqlite_protocol::v2::{BeginRequest, SettleReply, SettleRequest};
+use mvsqlite_protocol::{IdempotencyKey, NamespaceKey, Version};
+use mvstore::error::StoreError;
 use mvstore::kv::embedded::{EmbeddedEngine, EmbeddedOptions, OpenError};
 use mvstore::kv::{Engine, Freshness, Isolation, KvError};
+use mvstore::store::{Store, StoreOptions};
 
 fn open(path: &Path) -> Result<EmbeddedEngine, OpenError> {
     EmbeddedEngine::open(path, EmbeddedOptions::default())
@@ -120,4 +123,49 @@ fn damaged_files_are_refused_with_what_and_where() {
     let error = open(home.path()).unwrap_err();
     assert!(matches!(error, OpenError::Corrupt { .. }), "{error}");
     assert!(error.to_string().contains("fjall"), "{error}");
+}
+
+/// Symptom: on a full disk no namespace could be deleted to make room, no lost commit could be
+/// settled, and after a restart the store did not even open. Cause: a commit that set a single byte
+/// was refused like one that brings pages, and opening asked whether pages could be written. Fix:
+/// marks of a few hundred bytes go on as long as removals, and opening asks only for reads.
+#[tokio::test]
+async fn a_store_whose_disk_is_full_opens_reads_settles_and_makes_room() {
+    let home = tempfile::tempdir().unwrap();
+    let disk = rustix::fs::statvfs(home.path()).unwrap();
+    let free = disk.f_bavail * disk.f_frsize;
+    let options = || StoreOptions::new("meta", "m");
+    let key: NamespaceKey = "db".parse().unwrap();
+    {
+        let engine = Arc::new(open(home.path()).unwrap());
+        let store = Store::open(engine.clone(), options()).await.unwrap();
+        store.create_namespace(&key).await.unwrap();
+        engine.close();
+    }
+    let full = EmbeddedOptions {
+        // Less than that is free, and more than half of it.
+        reserve_bytes: free + free / 3,
+        ..EmbeddedOptions::default()
+    };
+    let engine = Arc::new(EmbeddedEngine::open(home.path(), full).unwrap());
+    let store = Store::open(engine.clone(), options()).await.unwrap();
+    let checked = store.check().await.unwrap_err();
+    assert!(
+        matches!(checked, StoreError::StorageFull { .. }),
+        "{checked}"
+    );
+    let refused = put(engine.as_ref(), b"key", &[7; 1024]).await.unwrap_err();
+    assert!(matches!(refused, KvError::StorageFull { .. }), "{refused}");
+
+    let begun = store.begin(&key, BeginRequest::default()).await.unwrap();
+    let lost = SettleRequest {
+        namespace: begun.namespace,
+        key: IdempotencyKey::from_bytes([1; 16]),
+    };
+    let settled = store.settle(&key, lost).await.unwrap();
+    assert_eq!(settled, SettleReply::Aborted);
+    store.delete_namespace(&key).await.unwrap();
+    let collected = store.collect_expired().await.unwrap();
+    assert_eq!(collected.namespaces_removed, 1);
+    engine.close();
 }

@@ -1,4 +1,7 @@
 //! Whether the process runs, and whether it can serve. On every listener.
+//!
+//! A store whose disk is full is ready: it serves reads, and whoever takes it out of service for
+//! that takes the reads away too.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +12,7 @@ use axum::http::StatusCode;
 use axum::routing::get;
 
 use super::Shared;
+use crate::error::StoreError;
 
 /// How long the engine may take to say that it is well.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -39,6 +43,13 @@ async fn ready(State(server): State<Arc<Shared>>) -> (StatusCode, String) {
         Ok(Ok(())) => (
             StatusCode::OK,
             format!("ready: {}\n", server.store.describe()),
+        ),
+        Ok(Err(full @ StoreError::StorageFull { .. })) => (
+            StatusCode::OK,
+            format!(
+                "ready: {}; reading works, writing is refused: {full}\n",
+                server.store.describe()
+            ),
         ),
         Ok(Err(error)) => not_ready(error.to_string()),
         Err(_) => not_ready(format!(

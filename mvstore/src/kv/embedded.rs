@@ -43,6 +43,11 @@ use super::{
     StampOffset, Transaction,
 };
 
+/// Commits that set no more than this go on as long as those that only remove: the mark that
+/// deletes a namespace, that closes a stage, that settles a commit. Without them no room could be
+/// made. The smallest commit of a page sets more.
+const BOOKKEEPING_BYTES: u64 = 512;
+
 /// How an embedded engine is opened.
 #[derive(Debug, Clone)]
 pub struct EmbeddedOptions {
@@ -58,8 +63,8 @@ pub struct EmbeddedOptions {
     /// Most bytes of keys in the conflict window.
     pub window_bytes: usize,
     /// Bytes of the file system that are left alone: with less than that free, commits that set
-    /// values are refused; commits that only remove things go on down to half of it. The library
-    /// needs room to rewrite its files, and does not survive running out of it.
+    /// values are refused; commits that remove things and set next to nothing go on down to half of
+    /// it. The library needs room to rewrite its files, and does not survive running out of it.
     pub reserve_bytes: u64,
     /// Decides when a transaction is too old.
     pub clock: Arc<dyn Clock>,
@@ -286,7 +291,7 @@ impl Shared {
     /// Whether a commit that sets so many bytes leaves the reserve alone.
     fn check_space(&self, bytes_set: u64) -> Result<(), KvError> {
         let reserve = self.options.reserve_bytes;
-        let needed = if bytes_set == 0 {
+        let needed = if bytes_set <= BOOKKEEPING_BYTES {
             reserve / 2
         } else {
             // Once in the journal, once in the tree.
@@ -335,7 +340,7 @@ impl Engine for EmbeddedEngine {
 
     async fn check(&self) -> Result<(), KvError> {
         self.shared.check_running()?;
-        self.shared.check_space(1)
+        self.shared.check_space(BOOKKEEPING_BYTES + 1)
     }
 
     /// What the file system gave to the files, journals included.

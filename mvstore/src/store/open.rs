@@ -9,7 +9,7 @@ use mvsqlite_protocol::{Incarnation, v2};
 use super::StoreOptions;
 use crate::context::{Bounds, Context, Failure, Reruns, corrupt_in};
 use crate::error::StoreError;
-use crate::kv::{Engine, Freshness, Isolation, Limits, Transaction};
+use crate::kv::{Engine, Freshness, Isolation, KvError, Limits, Transaction};
 use crate::layout::{GENERATION, Keyspace, PageValue, StoreFormat, decode_version};
 use crate::page::{MAX_CHUNKS, MAX_RANGES, PageOneCache};
 
@@ -33,7 +33,12 @@ pub(super) async fn open(
     }
     let keys = Keyspace::new(&options.metadata_prefix, &options.raw_data_prefix)?;
     let (limits, bounds) = derive(engine.limits(), &keys)?;
-    engine.check().await?;
+    match engine.check().await {
+        Ok(()) => (),
+        // What is there can be read, and removed to make room.
+        Err(full @ KvError::StorageFull { .. }) => tracing::warn!("writing is refused: {full}"),
+        Err(error) => return Err(error.into()),
+    }
     let mut context = Context {
         engine,
         keys,

@@ -183,6 +183,22 @@ async fn readyz_says_when_the_engine_does_not_answer() {
     assert_eq!(get(server.data, "/readyz").await.status, 200);
 }
 
+/// Symptom: when the disk was full, `/readyz` was 503; an orchestrator took the only replica out of
+/// service, and its databases could not even be read. Cause: ready meant "can commit". Fix: ready
+/// means "can be read"; the text says that writing is refused, and why.
+#[tokio::test]
+async fn a_store_whose_disk_is_full_is_ready_and_says_that_it_is_full() {
+    let (engine, server) = stalled(&[]).await;
+    engine.stall(Stall::FullDisk);
+    for address in [server.data, server.admin] {
+        let reply = get(address, "/readyz").await;
+        assert_eq!(reply.status, 200);
+        for words in ["writing is refused", "disk is full", "7 bytes are free"] {
+            assert!(reply.text().contains(words), "{}", reply.text());
+        }
+    }
+}
+
 #[tokio::test]
 async fn body_memory_that_is_used_up_makes_requests_wait_and_not_fail() {
     // The budget is as small as the largest body allows, so two large ones do not fit at once.

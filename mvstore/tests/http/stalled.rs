@@ -21,6 +21,8 @@ pub(crate) enum Stall {
     Commits,
     Reads,
     Checks,
+    /// Nothing stands still: checks say that the disk is full.
+    FullDisk,
 }
 
 /// The memory engine behind a gate. Clones share both.
@@ -91,6 +93,10 @@ impl Engine for StalledEngine {
 
     async fn check(&self) -> Result<(), KvError> {
         self.pass(Stall::Checks).await;
+        if *self.gate.borrow() == Stall::FullDisk {
+            let reason = "7 bytes are free".to_owned();
+            return Err(KvError::StorageFull { reason });
+        }
         self.inner.check().await
     }
 

@@ -144,6 +144,17 @@ impl Store {
         matches!(ureq::get(&url).call(), Ok(answer) if answer.status() == 200)
     }
 
+    /// What it answers to that: status and text.
+    ///
+    /// # Panics
+    /// If it does not answer with success.
+    pub fn readiness(&self) -> (u16, String) {
+        let url = format!("http://{}/readyz", self.admin_address());
+        let mut answer = ureq::get(&url).call().unwrap();
+        let text = answer.body_mut().read_to_string().unwrap();
+        (answer.status().as_u16(), text)
+    }
+
     /// Ends it as `kill -9` does, at whatever it is doing.
     pub fn kill(&mut self) {
         let mut child = self.child.take().expect("the store is running");
