@@ -169,3 +169,25 @@ async fn a_store_whose_disk_is_full_opens_reads_settles_and_makes_room() {
     assert_eq!(collected.namespaces_removed, 1);
     engine.close();
 }
+
+/// Symptom: a commit on a very old snapshot, which compares itself with a hundred thousand others,
+/// held its thread until it was through; a few of them, and the server answered nobody, health
+/// checks included. Cause: reads are made where they are asked for and never wait, so a task that
+/// only reads never gave way. Fix: they take part in the runtime's sharing of its threads.
+#[tokio::test(flavor = "current_thread")]
+async fn a_task_that_only_reads_gives_way_to_others() {
+    let home = tempfile::tempdir().unwrap();
+    let engine = Arc::new(open(home.path()).unwrap());
+    let reading = engine.clone();
+    let long = tokio::spawn(async move {
+        let transaction = reading.begin(Freshness::Strict);
+        for _ in 0..10_000 {
+            let value = transaction.get(b"key", Isolation::Snapshot).await;
+            assert_eq!(value.unwrap(), None);
+        }
+    });
+    let short = tokio::spawn(async {});
+    short.await.unwrap();
+    assert!(!long.is_finished());
+    long.await.unwrap();
+}

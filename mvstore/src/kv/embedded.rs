@@ -2,6 +2,7 @@
 //!
 //! Reads are made where they are asked for, on the caller's thread, over a snapshot of the storage
 //! library: they mostly come from memory, and a hop to another thread would cost more than they do.
+//! As they never wait, they draw on the runtime's budget, so that a task that only reads gives way.
 //! Commits go to one thread ([`committer`]), which decides conflicts, shares an fsync among all
 //! that wait, and makes them visible in version order afterwards.
 //!
@@ -30,6 +31,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use mvsqlite_protocol::{ReadVersion, Version};
 use tokio::sync::oneshot;
+use tokio::task::consume_budget;
 
 use self::committer::{Committer, Job, Message};
 use self::directory::Directory;
@@ -402,6 +404,7 @@ impl Transaction for EmbeddedTransaction {
     }
 
     async fn get(&self, key: &[u8], isolation: Isolation) -> Result<Option<Bytes>, KvError> {
+        consume_budget().await;
         check_key(key, &self.shared.options.limits)?;
         let value = self.start()?.published.view.get(key)?;
         self.draft.note_get(key, isolation);
@@ -413,6 +416,7 @@ impl Transaction for EmbeddedTransaction {
         range: &KeyRange,
         options: RangeOptions,
     ) -> Result<Vec<Pair>, KvError> {
+        consume_budget().await;
         if range.is_empty() {
             return Ok(Vec::new());
         }
