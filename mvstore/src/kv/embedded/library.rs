@@ -40,7 +40,7 @@ const SEPARATE_FROM_BYTES: u32 = 1 << 10;
 
 /// A file of such values is rewritten when this part of it is no longer referred to, whatever its
 /// age: page versions of any age are removed. (The library's own default spares the younger
-/// three quarters of the files.) Measured in `docs/decisions/0003`.
+/// three quarters of the files.) Measured in `docs/decisions/0001`.
 const STALE_PART: f32 = 0.25;
 const ANY_AGE: f32 = 1.0;
 const VALUE_FILE_BYTES: u64 = 16 << 20;
