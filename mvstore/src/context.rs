@@ -7,6 +7,7 @@ use std::sync::Arc;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use mvsqlite_protocol::v2::Limits;
 use mvsqlite_protocol::{Incarnation, NamespaceId, Version};
+use tokio::sync::Semaphore;
 
 use crate::error::StoreError;
 use crate::kv::{Engine, Freshness, Isolation, KvError, Transaction};
@@ -23,6 +24,8 @@ pub(crate) struct Context {
     pub(crate) limits: Limits,
     pub(crate) bounds: Bounds,
     pub(crate) page_one: PageOneCache,
+    /// One permit for each large commit under way.
+    pub(crate) large_commits: Arc<Semaphore>,
 }
 
 /// How large things are written, by what the engine's transactions take.

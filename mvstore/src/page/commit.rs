@@ -15,6 +15,9 @@
 //!
 //! The changelog is immutable, so a long walk along it is spread over as many transactions as it
 //! takes; [`Progress`] remembers how far it came.
+//!
+//! A large commit takes memory by its pages, which a stage or a shrinking page count asks for in a
+//! request of any size: only a few of them are under way at once.
 
 mod plan;
 mod prepare;
@@ -22,6 +25,7 @@ mod write;
 
 use mvsqlite_protocol::v2::{CommitReply, CommitRequest};
 use mvsqlite_protocol::{NamespaceId, NamespaceKey, PageIndex, ReadVersion, StageId, Version};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::try_join;
 
 use self::plan::Plan;
@@ -42,6 +46,8 @@ use crate::namespace::{Access, admit, expect_id, expect_kept};
 const MOST_FAILURES: u32 = 5;
 /// Batches of the changelog that one transaction reads before it makes way for a younger one.
 const BATCHES_A_TRANSACTION: usize = 8;
+/// A commit that changes more pages is large: few of them are let in at once.
+const LARGE_PAGES: u64 = 10_000;
 /// Sums of staged pages read at once.
 const SUMS_A_BATCH: usize = 10_000;
 
@@ -101,7 +107,7 @@ async fn run(
         };
         match attempt.run(&mut progress).await {
             Ok(Some(reply)) => return Ok(reply),
-            // The walk along the changelog goes on in a younger transaction.
+            // It goes on in a younger transaction.
             Ok(None) => (),
             // Refused before it could look what became of an attempt whose outcome is not known.
             Err(Failure::Refused(refusal)) if progress.uncertain => {
@@ -134,6 +140,8 @@ struct Progress<'a> {
     /// What others changed from the base up to there.
     interval: Interval,
     prepared: Option<Prepared<'a>>,
+    /// Its place among the large commits, if it is one.
+    place: Option<OwnedSemaphorePermit>,
 }
 
 impl Progress<'_> {
@@ -147,7 +155,13 @@ impl Progress<'_> {
             next: request.base,
             interval: Interval::new(),
             prepared: None,
+            place: None,
         }
+    }
+
+    /// Whether a commit that changes so many pages still has to wait for its place.
+    fn must_wait(&self, pages: u64) -> bool {
+        pages > LARGE_PAGES && self.place.is_none()
     }
 
     /// Takes an engine's failure: `Ok` if another attempt is worth while.
@@ -201,7 +215,8 @@ struct Attempt<'c, 'p, 'a> {
 }
 
 impl<'a> Attempt<'_, '_, 'a> {
-    /// Runs it; `None` if the changelog is longer than one transaction should walk.
+    /// Runs it; `None` if the changelog is longer than one transaction should walk, or if it waited
+    /// for its place among the large commits.
     async fn run(&self, progress: &mut Progress<'a>) -> Result<Option<CommitReply>, Failure> {
         let (ctx, request) = (self.ctx, self.plan.request);
         let id = request.namespace;
@@ -225,8 +240,17 @@ impl<'a> Attempt<'_, '_, 'a> {
         expect_order(read_version, head)?;
         self.expect_base(progress, &changes)?;
         let record = self.expect_stage(&*txn).await?;
+        if progress.must_wait(record.map_or(0, |(_, record)| record.count)) {
+            drop(txn);
+            return self.wait(progress).await;
+        }
         if progress.prepared.is_none() {
             progress.prepared = Some(self.prepare(&*txn, record).await?);
+        }
+        let pages = |prepared: &Prepared<'_>| prepared.changed.len();
+        if progress.must_wait(progress.prepared.as_ref().map_or(0, pages)) {
+            drop(txn);
+            return self.wait(progress).await;
         }
         if !self.walk(&*txn, progress, changes).await? {
             progress.freshness = Freshness::AtLeast(read_version);
@@ -248,6 +272,15 @@ impl<'a> Attempt<'_, '_, 'a> {
             read_version: read_version.max(ReadVersion(version.commit())),
             changed: interval.finish(),
         }))
+    }
+
+    /// Waits until there is a place among the large commits; another attempt follows.
+    async fn wait(&self, progress: &mut Progress<'a>) -> Result<Option<CommitReply>, Failure> {
+        let place = self.ctx.large_commits.clone().acquire_owned().await;
+        progress.place = Some(place.map_err(|error| StoreError::Internal {
+            reason: format!("large commits are not let in: {error}"),
+        })?);
+        Ok(None)
     }
 
     /// The answer of a commit that was decided before.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use mvsqlite_protocol::page::MAX_PAGE_SIZE;
 use mvsqlite_protocol::{Incarnation, v2};
+use tokio::sync::Semaphore;
 
 use super::StoreOptions;
 use crate::context::{Bounds, Context, Failure, Reruns, corrupt_in};
@@ -17,6 +18,10 @@ use crate::page::{MAX_CHUNKS, MAX_RANGES, PageOneCache};
 const MOST_INLINE_BYTES: u64 = 16 << 20;
 const MOST_BATCH_BYTES: u64 = 4 << 20;
 const MOST_CHUNK_BYTES: usize = 8 << 10;
+
+/// Large commits under way at once; the others wait. One may take as much memory as the engine's
+/// transactions take bytes, and a request that cuts a database off asks for it in a few of them.
+const LARGE_COMMITS: usize = 2;
 
 /// Opens the store, or makes it.
 pub(super) async fn open(
@@ -47,6 +52,7 @@ pub(super) async fn open(
         limits,
         bounds,
         page_one: PageOneCache::default(),
+        large_commits: Arc::new(Semaphore::new(LARGE_COMMITS)),
     };
     let fresh = Incarnation::from_bytes(context.random()?);
     let mut reruns = Reruns::new();

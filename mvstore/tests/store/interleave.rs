@@ -3,6 +3,7 @@
 //! behind all that its transaction has read.
 
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -21,7 +22,17 @@ pub(crate) struct Interleaved {
     inner: Arc<dyn Engine>,
     random: Arc<Random>,
     ambush: Ambush,
+    large: Arc<Large>,
 }
+
+/// Commits of more than [`LARGE_BYTES`].
+#[derive(Default)]
+struct Large {
+    now: AtomicUsize,
+    most: AtomicUsize,
+}
+
+const LARGE_BYTES: u64 = 1 << 20;
 
 type Ambush = Arc<Mutex<Option<Pin<Box<dyn Future<Output = ()> + Send>>>>>;
 
@@ -31,7 +42,13 @@ impl Interleaved {
             inner,
             random,
             ambush: Ambush::default(),
+            large: Arc::default(),
         }
+    }
+
+    /// How many large commits have been under way at once.
+    pub(crate) fn most_large_commits(&self) -> usize {
+        self.large.most.load(Ordering::SeqCst)
     }
 
     /// Runs this before the next commit.
@@ -53,6 +70,7 @@ impl Engine for Interleaved {
             inner: self.inner.begin(freshness),
             random: self.random.clone(),
             ambush: self.ambush.clone(),
+            large: self.large.clone(),
         })
     }
 
@@ -77,6 +95,7 @@ struct Paused {
     inner: Box<dyn Transaction>,
     random: Arc<Random>,
     ambush: Ambush,
+    large: Arc<Large>,
 }
 
 #[async_trait]
@@ -141,6 +160,9 @@ impl Transaction for Paused {
     }
 
     async fn commit(self: Box<Self>) -> Result<Version, KvError> {
+        let large = usize::from(self.inner.approximate_bytes() > LARGE_BYTES);
+        let now = self.large.now.fetch_add(large, Ordering::SeqCst) + large;
+        self.large.most.fetch_max(now, Ordering::SeqCst);
         pause(&self.random).await;
         let ambush = self
             .ambush
@@ -152,6 +174,7 @@ impl Transaction for Paused {
         }
         let version = self.inner.commit().await;
         pause(&self.random).await;
+        self.large.now.fetch_sub(large, Ordering::SeqCst);
         version
     }
 }

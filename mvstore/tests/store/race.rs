@@ -98,3 +98,30 @@ async fn a_change_between_the_pages_that_were_read_costs_a_second_look_only() {
     let refusal = race(read(), in_place(5), in_place(103)).await.unwrap_err();
     assert_eq!(refusal.code(), Code::Conflict);
 }
+
+/// Symptom: a request of a kilobyte that cut a large database off took a hundred megabytes of the
+/// server's memory; some hundreds of them at once, and the system ended it. Cause: only the bytes of
+/// requests were counted. Fix: few large commits are under way at once, and the others wait.
+#[tokio::test]
+async fn large_commits_wait_for_each_other() {
+    let engine = Interleaved::new(Arc::new(MemoryEngine::new()), Arc::new(Random::new(1)));
+    let f = Arc::new(Fixture::over(Arc::new(engine.clone()), 1).await);
+    f.put(&[(0, page_one(20_000, 1))]).await;
+    let base = f.begin().await;
+    let commits: Vec<_> = (0..6)
+        .map(|_| {
+            let (f, request) = (f.clone(), f.write(&base, &[(0, page_one(1, 1))]));
+            tokio::spawn(async move { f.commit(&request).await })
+        })
+        .collect();
+    let mut done = 0;
+    for commit in commits {
+        match commit.await.unwrap() {
+            Ok(_) => done += 1,
+            Err(refusal) => assert_eq!(refusal.code(), Code::Conflict, "{refusal}"),
+        }
+    }
+    assert_eq!(done, 1);
+    let most = engine.most_large_commits();
+    assert!((1..=2).contains(&most), "{most} large commits at once");
+}
