@@ -76,8 +76,8 @@ for n in range(4):
     pid = os.fork()
     if pid == 0:
         try:
-            # The parent's connection has no transaction open.
-            assert len(c.execute('SELECT v FROM t').fetchall()) <= n
+            # The parent's connection has no transaction open. The three others may be faster.
+            assert len(c.execute('SELECT v FROM t').fetchall()) <= 3
             d = sqlite3.connect(NAME, isolation_level=None)
             while True:
                 try:
