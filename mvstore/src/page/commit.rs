@@ -57,14 +57,15 @@ pub(crate) async fn commit(
     key: &NamespaceKey,
     request: CommitRequest,
 ) -> Result<CommitReply, StoreError> {
-    let refusal = match run(ctx, key, &request).await {
+    let mut doubt = request.retry;
+    let refusal = match run(ctx, key, &request, &mut doubt).await {
         Ok(reply) => return Ok(reply),
         Err(refusal) => refusal,
     };
-    if !request.retry || is_final(&refusal) {
+    if !doubt || is_final(&refusal) {
         return Err(refusal);
     }
-    // An earlier sending may still be under way, and this refusal would not stop it.
+    // An earlier sending or attempt may still be under way, and this refusal would not stop it.
     let unknown = |error: StoreError| StoreError::OutcomeUnknown {
         key: request.key,
         reason: format!("{refusal}; then: {error}"),
@@ -92,10 +93,12 @@ fn is_final(refusal: &StoreError) -> bool {
     }
 }
 
+/// Sets `doubt` when an attempt has come to nobody knows what.
 async fn run(
     ctx: &Context,
     key: &NamespaceKey,
     request: &CommitRequest,
+    doubt: &mut bool,
 ) -> Result<CommitReply, StoreError> {
     let plan = Plan::new(request, &ctx.limits)?;
     let mut progress = Progress::new(request);
@@ -109,20 +112,16 @@ async fn run(
             Ok(Some(reply)) => return Ok(reply),
             // It goes on in a younger transaction.
             Ok(None) => (),
-            // Refused before it could look what became of an attempt whose outcome is not known.
-            Err(Failure::Refused(refusal)) if progress.uncertain => {
-                return Err(StoreError::OutcomeUnknown {
-                    key: request.key,
-                    reason: refusal.to_string(),
-                });
-            }
             Err(Failure::Refused(refusal)) => {
                 if progress.freshness == Freshness::Strict || is_final(&refusal) {
                     return Err(refusal);
                 }
                 progress.freshness = Freshness::Strict;
             }
-            Err(Failure::Engine(error)) => progress.note(error, request)?,
+            Err(Failure::Engine(error)) => {
+                *doubt |= matches!(error, KvError::MaybeCommitted { .. });
+                progress.note(error, request)?;
+            }
         }
     }
 }
