@@ -6,7 +6,7 @@
 //! - A version is given out only at or below a durable ceiling, or in the very batch that raises
 //!   the ceiling; a restart begins above it.
 //! - A group becomes visible after its fsync, and answers go out after that.
-//! - After a failed write nothing is written any more: what the disk holds is not known.
+//! - After a failed write nothing is written or read any more: what the disk holds is not known.
 //!
 //! It waits for no company: a lone commit goes to the disk at once, and those that arrive meanwhile
 //! form the next group.
@@ -166,6 +166,8 @@ impl Committer {
         let (WriteError::Refused(reason) | WriteError::Unknown(reason)) = &error;
         tracing::error!(directory = %self.shared.path.display(), %reason, "the embedded engine has stopped");
         let stopped = Stopped::new(reason);
+        // Before anybody is told: what they read to find out would not show what is on the disk.
+        self.shared.stop(stopped.clone());
         for commit in accepted {
             let outcome = match error {
                 WriteError::Refused(_) => stopped.error(),
@@ -175,7 +177,6 @@ impl Committer {
             };
             answer(commit.answer, Err(outcome));
         }
-        self.shared.stop(stopped);
     }
 }
 

@@ -131,6 +131,16 @@ impl Library {
 
     /// Writes user keys, and the ceiling if there is a new one; durable and visible on return.
     pub(super) fn write(&self, contents: Contents, ceiling: Option<u64>) -> Result<(), WriteError> {
+        let written = catch_unwind(AssertUnwindSafe(|| self.try_write(contents, ceiling)));
+        // A panic may come behind the write. Whoever waits for the batch has to be told.
+        written.unwrap_or_else(|_| {
+            Err(WriteError::Unknown(
+                "the storage library panicked".to_owned(),
+            ))
+        })
+    }
+
+    fn try_write(&self, contents: Contents, ceiling: Option<u64>) -> Result<(), WriteError> {
         self.wait_for_background()?;
         let mut batch = self
             .database
