@@ -26,7 +26,7 @@ tar -xJf "$work"/sqlite3_*.orig.tar.xz -C "$work" --strip-components=1 --wildcar
 version=$(cat "$work/VERSION")
 sed -e "s/--VERS--/$version/; s/--VERSION-NUMBER--/0/; s/--SOURCE-ID--/debian/" \
     "$work/src/sqlite.h.in" "$work/ext/rtree/sqlite3rtree.h" >"$work/sqlite3.h"
-library=$(/sbin/ldconfig -p | awk '/libsqlite3\.so\.0 /{print $NF; exit}')
+library=$(/sbin/ldconfig -p | awk '/libsqlite3\.so\.0 / && !found++ { print $NF }')
 mkdir -p "$out"
 cc -O2 -w -DSQLITE_ENABLE_RTREE -I"$work" "$work/test/speedtest1.c" -o "$work/speedtest1" "${library:?libsqlite3.so.0 is not installed}"
 mv "$work/speedtest1" "$out/speedtest1"

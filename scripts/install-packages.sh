@@ -6,7 +6,7 @@ purpose=${1:?usage: install-packages.sh demo|test}
 
 missing=()
 need_command() { command -v "$1" >/dev/null || missing+=("$2"); }
-need_library() { ldconfig -p 2>/dev/null | grep -q "$1" || /sbin/ldconfig -p | grep -q "$1" || missing+=("$2"); }
+need_library() { [[ $(/sbin/ldconfig -p) == *"$1"* ]] || missing+=("$2"); }
 # bindgen loads libclang at build time, from LIBCLANG_PATH or from where LLVM keeps it.
 need_libclang() {
     [[ -n ${LIBCLANG_PATH:-} ]] && return

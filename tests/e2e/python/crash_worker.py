@@ -3,8 +3,8 @@
 Commits transactions while the store is killed and started again. Each one puts a row into `left`
 and one into `right` and moves money between two accounts. Before it goes on, it writes into
 JOURNAL what it knows: `A n` for a transaction acknowledged, `U n` for a COMMIT whose outcome it was
-not told. A transaction that failed otherwise is certain not to have happened: its number is used
-again, and the primary key proves it.
+not told, `F n` for one that failed otherwise. That one is certain not to have happened: its number is
+used again, and the primary key proves it.
 
 KEEP is 1 to keep the connection over failures, 0 to open a new one after each.
 """
@@ -71,8 +71,9 @@ while time.monotonic() < end:
     outcome = attempt(db, number)
     counts[outcome] += 1
     counts["slowest"] = max(counts["slowest"], time.monotonic() - begun)
+    if outcome != "conflicts":
+        note({"acknowledged": "A", "unknown": "U", "failed": "F"}[outcome], number)
     if outcome in ("acknowledged", "unknown"):
-        note("A" if outcome == "acknowledged" else "U", number)
         number += 1
     if outcome in ("unknown", "failed"):
         if keep == "0":

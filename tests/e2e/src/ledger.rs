@@ -64,10 +64,13 @@ impl Ledger {
         journals.map(|(acknowledged, _)| acknowledged.len()).sum()
     }
 
-    /// How many COMMITs so far ended without their outcome.
-    pub fn unknown(&self) -> usize {
-        let journals = self.workers.iter().map(Worker::read);
-        journals.map(|(_, unknown)| unknown.len()).sum()
+    /// How many transactions so far failed for another reason than a conflict.
+    pub fn failed(&self) -> usize {
+        let journals = self.workers.iter().map(Worker::text);
+        let failed = |line: &str| line.starts_with(['U', 'F']);
+        journals
+            .map(|text| text.lines().filter(|line| failed(line)).count())
+            .sum()
     }
 
     /// Ends one worker as `kill -9` does.
@@ -103,7 +106,7 @@ impl Ledger {
 impl Worker {
     /// Numbers acknowledged, and numbers whose outcome it was not told.
     fn read(&self) -> (BTreeSet<i64>, BTreeSet<i64>) {
-        let text = fs::read_to_string(&self.journal).unwrap_or_default();
+        let text = self.text();
         let numbers = |kind: &str| {
             let of_kind = text.lines().filter_map(|line| line.strip_prefix(kind));
             of_kind
@@ -113,6 +116,10 @@ impl Worker {
         (numbers("A"), numbers("U"))
     }
 
+    fn text(&self) -> String {
+        fs::read_to_string(&self.journal).unwrap_or_default()
+    }
+
     /// It did not live to write down what it did last.
     fn was_killed(&self) {
         let (acknowledged, unknown) = self.read();
@@ -120,8 +127,7 @@ impl Worker {
             .union(&unknown)
             .last()
             .map_or(0, |last| last + 1);
-        let text = fs::read_to_string(&self.journal).unwrap_or_default();
-        fs::write(&self.journal, format!("{text}U {next}\n")).unwrap();
+        fs::write(&self.journal, format!("{}U {next}\n", self.text())).unwrap();
         println!(
             "worker {}: killed after {}",
             self.number,

@@ -62,16 +62,16 @@ fn nothing_acknowledged_is_lost_when_the_store_is_killed_again_and_again() {
         });
         store.kill();
         match round {
-            5 => ledger.kill(3),
-            10 => until("a COMMIT to be given up", PATIENCE, || {
-                (ledger.unknown() > 0).then_some(())
+            2 => ledger.kill(3),
+            3 => until("a transaction to be given up", PATIENCE, || {
+                (ledger.failed() > 0).then_some(())
             }),
             _ => {}
         }
         store.restart();
     }
     println!("the store was killed {round} times");
-    assert!(round >= 10, "too few rounds");
+    assert!(round >= 3, "too few rounds");
 
     let shell = shell.join().unwrap();
     ledger.settle(&store);

@@ -70,7 +70,7 @@ fn a_full_disk_refuses_commits_keeps_what_it_has_and_recovers_when_there_is_room
         data_dir: Some(disk.path().join("data")),
         ..StoreOptions::default()
     });
-    store.expect_log("storage_full");
+    store.expect_log("writing is refused: the disk is full");
     store.create_namespace("test");
     let mut session = Session::open(&Client::of(&store), "test").unwrap();
     session.ok("CREATE TABLE t (id INTEGER PRIMARY KEY, body BLOB)");

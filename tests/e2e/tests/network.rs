@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use mvsqlite_e2e::{Client, Fault, Ledger, Proxy, Store, until};
 
 const WORKERS: usize = 5;
-const SECONDS: u64 = 20;
+const SECONDS: u64 = 25;
 const FAILING: Duration = Duration::from_secs(15);
 
 #[test]
