@@ -1,6 +1,10 @@
 //! Pages: their indexes, sets, images and checksums.
 
-use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::{Error, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_bytes::ByteBuf;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -14,6 +18,11 @@ pub const MIN_PAGE_SIZE: u32 = 512;
 /// The largest page that is served, in bytes. SQLite's 65,536 is refused: the original's clients
 /// and frames stop here.
 pub const MAX_PAGE_SIZE: u32 = 32_768;
+
+/// The most pages of one message: 32 MiB of the smallest ones, twice what any call takes.
+pub const MAX_PAGES: usize = 1 << 16;
+/// The most runs of a page set of one message: twice what any call takes.
+pub const MAX_RUNS: usize = 1 << 20;
 
 /// Neighbouring pages: `first .. first + count`. On the wire an array of two integers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -52,9 +61,9 @@ impl PageRun {
 /// A set of pages as sorted, disjoint, non-adjacent runs.
 ///
 /// Guarantee: two equal sets have equal runs. Decoding sorts and merges whatever arrives and
-/// refuses runs that are empty or reach beyond the last page index.
+/// refuses runs that are empty or reach beyond the last page index, and more than [`MAX_RUNS`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(try_from = "Vec<PageRun>", into = "Vec<PageRun>")]
+#[serde(try_from = "AtMost<PageRun, MAX_RUNS>", into = "Vec<PageRun>")]
 pub struct PageSet {
     runs: Vec<PageRun>,
 }
@@ -195,6 +204,14 @@ impl TryFrom<Vec<PageRun>> for PageSet {
     }
 }
 
+impl TryFrom<AtMost<PageRun, MAX_RUNS>> for PageSet {
+    type Error = BadRun;
+
+    fn try_from(runs: AtMost<PageRun, MAX_RUNS>) -> Result<Self, BadRun> {
+        runs.0.try_into()
+    }
+}
+
 impl From<PageSet> for Vec<PageRun> {
     fn from(set: PageSet) -> Self {
         set.runs
@@ -229,6 +246,46 @@ pub struct PageImage {
     pub from: Version,
     /// Its content; `None` when the page does not exist at that version.
     pub data: Option<ByteBuf>,
+}
+
+/// Decodes the pages of a message, of which there are at most [`MAX_PAGES`].
+pub(crate) fn at_most_pages<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<PageData>, D::Error> {
+    AtMost::<PageData, MAX_PAGES>::deserialize(from).map(|pages| pages.0)
+}
+
+/// A sequence that is refused where it becomes too long, and not after it has been taken in: a few
+/// bytes of a message can stand for an element that takes many more in memory.
+struct AtMost<T, const MOST: usize>(Vec<T>);
+
+impl<'de, T: Deserialize<'de>, const MOST: usize> Deserialize<'de> for AtMost<T, MOST> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_seq(AtMostVisitor(PhantomData))
+    }
+}
+
+struct AtMostVisitor<T, const MOST: usize>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>, const MOST: usize> Visitor<'de> for AtMostVisitor<T, MOST> {
+    type Value = AtMost<T, MOST>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a sequence of at most {MOST} elements")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut from: A) -> Result<Self::Value, A::Error> {
+        // What a sequence says of its length is a claim: no more than this is believed beforehand.
+        const BELIEVED: usize = 1024;
+        let claimed = from.size_hint().unwrap_or(0);
+        let mut elements = Vec::with_capacity(claimed.min(BELIEVED));
+        while let Some(element) = from.next_element()? {
+            if claimed > MOST || elements.len() == MOST {
+                let length = claimed.max(MOST + 1);
+                return Err(A::Error::invalid_length(length, &self));
+            }
+            elements.push(element);
+        }
+        Ok(AtMost(elements))
+    }
 }
 
 /// The checksum by which a stage's content is summed up: XXH3-64 of the page's bytes, seeded with

@@ -20,7 +20,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::name::Moment;
-use crate::page::{PageData, PageImage, PageIndex, PageSet};
+use crate::page::{PageData, PageImage, PageIndex, PageSet, at_most_pages};
 use crate::version::{IdempotencyKey, Incarnation, NamespaceId, ReadVersion, StageId, Version};
 
 /// `Content-Type` of every v2 body that is not a problem.
@@ -155,6 +155,7 @@ pub struct StageRequest {
     /// The stage to add to; `None` makes one.
     pub stage: Option<StageId>,
     /// Pages to add; one that is staged already is replaced.
+    #[serde(deserialize_with = "at_most_pages")]
     pub pages: Vec<PageData>,
     /// Pages to drop from the stage.
     #[serde(default)]
@@ -193,6 +194,7 @@ pub struct CommitRequest {
     pub read: PageSet,
     /// Pages that were written, inline, each index once. Bytes 24..28 and 92..100 of page 1 are
     /// zero. A page 1 that changed only there is left out.
+    #[serde(deserialize_with = "at_most_pages")]
     pub pages: Vec<PageData>,
     /// Pages that were written and staged; an index stands here or in `pages`, never in both.
     pub stage: Option<StageRef>,

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
+use mvsqlite_protocol::page::{MAX_PAGES, MAX_RUNS};
 use mvsqlite_protocol::v2::{
     BeginReply, BeginRequest, CommitReply, CommitRequest, KnownState, ReadRequest, ResolveReply,
     ResolveRequest, SettleReply, SettleRequest, StageRef, StageReply, StageRequest, decode,
@@ -198,4 +199,33 @@ fn a_malformed_body_says_what_is_wrong() {
         error.to_string(),
         "malformed message: the page run of 0 pages from 5 is empty or reaches beyond the last page index"
     );
+}
+
+/// Symptom: a body of 20 MB with five million pages of a byte each took ten times its size in memory
+/// and held a thread of the server for seconds. Cause: a sequence was taken in whole before anybody
+/// asked how long it may be. Fix: it is refused where it becomes too long.
+#[test]
+fn sequences_longer_than_any_call_takes_are_refused_before_they_are_taken_in() {
+    const PAGE: &[u8] = b"\x92\x01\xc4\x01\x07";
+    let message = |field: &str, claimed: usize, element: &[u8], elements: usize| {
+        let mut bytes = vec![0x81, 0xa0 | u8::try_from(field.len()).unwrap()];
+        bytes.extend_from_slice(field.as_bytes());
+        bytes.push(0xdd);
+        bytes.extend_from_slice(&u32::try_from(claimed).unwrap().to_be_bytes());
+        bytes.extend(element.repeat(elements));
+        bytes
+    };
+    let refusal = |body: &[u8]| decode::<CommitRequest>(body).unwrap_err().to_string();
+
+    // Only the beginning is there: reading on would find the end of the body.
+    let pages = refusal(&message("pages", MAX_PAGES + 1, PAGE, 1));
+    assert!(pages.contains("at most 65536"), "{pages}");
+    let read = refusal(&message("read", MAX_RUNS + 1, b"\x92\x01\x01", 1));
+    assert!(read.contains("at most 1048576"), "{read}");
+    let stage = decode::<StageRequest>(&message("pages", MAX_PAGES + 1, PAGE, 1)).unwrap_err();
+    assert!(stage.to_string().contains("at most 65536"), "{stage}");
+
+    // As many as may be are taken in; what is missing then is another field.
+    let most = refusal(&message("pages", MAX_PAGES, PAGE, MAX_PAGES));
+    assert!(most.contains("missing field"), "{most}");
 }
