@@ -2,6 +2,9 @@
 //!
 //! A stage dies in two steps: first it is marked dead, which stops batches and commits that are
 //! under way, because they read its record serializably; its pages go in a later transaction.
+//!
+//! One thing that fails, a damaged record say, does not keep the others: a pass goes on, and tells the
+//! first failure at its end.
 
 use mvsqlite_protocol::{IdempotencyKey, StageId};
 
@@ -19,10 +22,13 @@ const ENTRIES_A_BUCKET: usize = 256;
 /// Forgets outcomes, stages and deleted namespaces whose time is up.
 pub(crate) async fn collect_expired(ctx: &Context) -> Result<Collected, StoreError> {
     let mut collected = Collected::default();
+    let mut failed = Ok(());
     for bucket in 0..Expiry::BUCKETS {
-        collect_bucket(ctx, bucket, &mut collected).await?;
+        failed = failed.and(collect_bucket(ctx, bucket, &mut collected).await);
     }
-    let removed = remove_deleted(ctx).await?;
+    let removed = remove_deleted(ctx).await;
+    failed?;
+    let removed = removed?;
     collected.namespaces_removed = removed.namespaces;
     collected.more |= removed.more;
     Ok(collected)
@@ -45,17 +51,18 @@ async fn collect_bucket(
         .await?;
     collected.more |= due.len() == ENTRIES_A_BUCKET;
     let mut outcomes = Vec::new();
+    let mut failed = Ok(());
     for (key, _) in &due {
         let expiry = ctx.keys.parse_expiry(key);
         let expiry = expiry.map_err(corrupt_in("the expiry index"))?;
         match expiry.kind {
             ExpiryKind::Outcome => outcomes.push(expiry),
-            ExpiryKind::Stage => collect_stage(ctx, expiry, collected).await?,
+            ExpiryKind::Stage => failed = failed.and(collect_stage(ctx, expiry, collected).await),
         }
     }
     forget_outcomes(ctx, &outcomes).await?;
     collected.idempotency_keys += outcomes.len() as u64;
-    Ok(())
+    failed
 }
 
 async fn forget_outcomes(ctx: &Context, outcomes: &[Expiry]) -> Result<(), StoreError> {

@@ -1,10 +1,10 @@
 //! Stages, and commits that refer to them.
 
 use mvsqlite_protocol::page::staged_sum;
-use mvsqlite_protocol::v2::{StageRef, StageReply, StageRequest};
+use mvsqlite_protocol::v2::{SettleReply, SettleRequest, StageRef, StageReply, StageRequest};
 use mvsqlite_protocol::{Code, PageIndex, PageSet, StageId};
-use mvstore::kv::Limits;
 use mvstore::kv::faults::Fault;
+use mvstore::kv::{Engine, Freshness, Limits};
 
 use crate::support::{Fixture, filled, page_one};
 
@@ -237,4 +237,44 @@ async fn a_commit_larger_than_a_transaction_goes_through_a_stage() {
         f.content(version, 2999).await,
         Some(vec![2999u32 as u8; 8192])
     );
+}
+
+/// Symptom: one stage with a damaged record, and nothing was forgotten and no room won back any more.
+/// Cause: a pass ended at the first failure, and the next one began at the same place. Fix: it goes
+/// on with the others and tells the failure at its end.
+#[tokio::test]
+async fn a_damaged_stage_does_not_keep_other_things_from_expiring() {
+    let f = Fixture::new().await;
+    let base = f.begin().await;
+    let requests: Vec<_> = (1..60u8)
+        .map(|page| f.write(&base, &[(page.into(), filled(page))]))
+        .collect();
+    for request in &requests {
+        f.commit(request).await.unwrap();
+    }
+    let stage = f
+        .stage(&base, None, &[(70, filled(1))])
+        .await
+        .unwrap()
+        .stage;
+    let mut record = b"m\0d".to_vec();
+    record.extend_from_slice(base.namespace.as_bytes());
+    record.push(b's');
+    record.extend_from_slice(stage.as_bytes());
+    record.push(b'r');
+    let mut txn = f.engine.begin(Freshness::Strict);
+    txn.set(&record, &[0xff]);
+    txn.commit().await.unwrap();
+
+    f.clock.advance(2 * 3600 * 1000);
+    let failure = f.store.collect_expired().await.unwrap_err();
+    assert_eq!(failure.code(), Code::Corrupt);
+    for request in &requests {
+        let outcome = SettleRequest {
+            namespace: base.namespace,
+            key: request.key,
+        };
+        let settled = f.store.settle(&f.key, outcome).await.unwrap();
+        assert_eq!(settled, SettleReply::Aborted, "its outcome is forgotten");
+    }
 }
