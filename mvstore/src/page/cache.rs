@@ -11,8 +11,9 @@ use std::sync::{Mutex, PoisonError};
 use bytes::Bytes;
 use mvsqlite_protocol::{NamespaceId, Version};
 
-/// Most bytes of content kept.
+/// Most bytes kept: content, and what an entry takes besides.
 const BUDGET: usize = 8 << 20;
+const ENTRY_BYTES: usize = 256;
 
 /// Page 1 as of some version.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,7 +47,7 @@ impl PageOneCache {
     /// Notes page 1 as of a version.
     pub(crate) fn put(&self, id: NamespaceId, at: Version, page: PageOne) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let size = page.content.len();
+        let size = page.content.len() + ENTRY_BYTES;
         if kept.pages.insert((id, at), page).is_some() {
             // The same content: a version's page 1 is what it is.
             return;
@@ -58,7 +59,7 @@ impl PageOneCache {
                 break;
             };
             if let Some(page) = kept.pages.remove(&oldest) {
-                kept.bytes -= page.content.len();
+                kept.bytes -= page.content.len() + ENTRY_BYTES;
             }
         }
     }
@@ -81,6 +82,24 @@ mod tests {
             cache.put(id, Version::new(number, 0), page.clone());
         }
         let kept = (0..300).filter(|number| cache.get(id, Version::new(*number, 0)).is_some());
-        assert_eq!(kept.collect::<Vec<_>>(), (44..300).collect::<Vec<_>>());
+        assert_eq!(kept.collect::<Vec<_>>(), (46..300).collect::<Vec<_>>());
+    }
+
+    /// Symptom: memory grew with the number of commits. Cause: only content was counted, and a page 1
+    /// may be of one byte. Fix: an entry counts as well.
+    #[test]
+    fn small_pages_do_not_make_endless_entries() {
+        let cache = PageOneCache::default();
+        let page = PageOne {
+            from: Version::ZERO,
+            content: vec![0].into(),
+        };
+        for number in 0..40_000 {
+            let version = Version::new(number, 0);
+            cache.put(NamespaceId::from_bytes([1; 10]), version, page.clone());
+        }
+        let kept = cache.kept.lock().unwrap();
+        assert!(kept.pages.len() < 40_000);
+        assert_eq!(kept.pages.len(), kept.order.len());
     }
 }
