@@ -127,6 +127,7 @@ pub mod code {
     pub const IOERR: c_int = 10;
     pub const NOTFOUND: c_int = 12;
     pub const CANTOPEN: c_int = 14;
+    pub const IOERR_READ: c_int = IOERR | 1 << 8;
     pub const IOERR_SHORT_READ: c_int = IOERR | 2 << 8;
     pub const IOERR_DELETE_NOENT: c_int = IOERR | 23 << 8;
 }
@@ -163,7 +164,6 @@ pub mod lock {
 pub mod iocap {
     use std::ffi::c_int;
 
-    pub const UNDELETABLE_WHEN_OPEN: c_int = 0x800;
     pub const POWERSAFE_OVERWRITE: c_int = 0x1000;
     pub const IMMUTABLE: c_int = 0x2000;
 }
@@ -248,6 +248,7 @@ mod tests {
             (code::IOERR, header::SQLITE_IOERR),
             (code::NOTFOUND, header::SQLITE_NOTFOUND),
             (code::CANTOPEN, header::SQLITE_CANTOPEN),
+            (code::IOERR_READ, header::SQLITE_IOERR_READ),
             (code::IOERR_SHORT_READ, header::SQLITE_IOERR_SHORT_READ),
             (code::IOERR_DELETE_NOENT, header::SQLITE_IOERR_DELETE_NOENT),
             (open::READONLY, header::SQLITE_OPEN_READONLY),
@@ -266,10 +267,6 @@ mod tests {
             (lock::RESERVED, header::SQLITE_LOCK_RESERVED),
             (lock::PENDING, header::SQLITE_LOCK_PENDING),
             (lock::EXCLUSIVE, header::SQLITE_LOCK_EXCLUSIVE),
-            (
-                iocap::UNDELETABLE_WHEN_OPEN,
-                header::SQLITE_IOCAP_UNDELETABLE_WHEN_OPEN,
-            ),
             (
                 iocap::POWERSAFE_OVERWRITE,
                 header::SQLITE_IOCAP_POWERSAFE_OVERWRITE,

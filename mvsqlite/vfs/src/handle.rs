@@ -221,15 +221,18 @@ impl Handle {
     /// the sector size was asked for once. So new databases get the page size wished for, and never
     /// is more than a page written for a page: neighbours written along would be conflicts with
     /// transactions that change them.
+    ///
+    /// Never `SQLITE_IOCAP_UNDELETABLE_WHEN_OPEN`: with it SQLite keeps the journal of a failed
+    /// rollback open across its unlock in two journal modes (reached with `PRAGMA journal_mode` of
+    /// an ordinary main database), and then plays it back, hot, over a newer snapshot.
     pub(crate) fn characteristics(&self) -> c_int {
         if self.file.is_immutable() {
-            return iocap::IMMUTABLE | iocap::POWERSAFE_OVERWRITE | iocap::UNDELETABLE_WHEN_OPEN;
+            return iocap::IMMUTABLE | iocap::POWERSAFE_OVERWRITE;
         }
-        let overwrite = match self.page_size_offered {
+        match self.page_size_offered {
             true => iocap::POWERSAFE_OVERWRITE,
             false => 0,
-        };
-        iocap::UNDELETABLE_WHEN_OPEN | overwrite
+        }
     }
 
     fn member(&self) -> usize {
