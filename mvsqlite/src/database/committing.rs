@@ -73,8 +73,12 @@ impl DatabaseFile {
                 Ok(())
             }
             // The playback of a transaction over several files, of which a later one failed: this
-            // one is committed, which the failure said.
-            Phase::Committed => Ok(()),
+            // one is committed, which the failure said. SQLite's cache is put back to what was before,
+            // and nothing can be written over that.
+            Phase::Committed => {
+                transaction.stale = true;
+                Ok(())
+            }
             // A new write transaction without a new lock. It is doomed, so that its playback is
             // accepted.
             Phase::Finished => Err(Cause::ExclusiveLocking),

@@ -246,6 +246,30 @@ fn a_second_database_written_in_the_transaction_is_refused_before_anything_is_co
     }
 }
 
+// A transaction wrote an ordinary file too, which failed after our part was committed. SQLite put its
+// cache back to what was before; while another statement kept SHARED, the next transaction wrote
+// over its own commit from that cache, and nobody noticed.
+#[test]
+fn after_a_playback_over_a_commit_nothing_is_written_until_none() {
+    let world = World::new();
+    let mut pager = open(&world.process());
+    create(&mut pager, 4);
+    pager.begin().unwrap();
+    pager.reserve().unwrap();
+    pager.change(2, page_with(70)).unwrap();
+    pager.spill().unwrap();
+    let mut page1 = pager.page(0).unwrap();
+    page1[27] += 1;
+    pager.file.write(0, &page1).unwrap();
+    pager.file.sync(None).unwrap();
+    pager.rollback(true);
+    let error = pager.reserve().unwrap_err();
+    assert_eq!(error.sqlite_code(), SqliteCode::BusySnapshot);
+    pager.end();
+    pager.begin().unwrap();
+    assert_eq!(pager.page(2).unwrap(), page_with(70));
+}
+
 #[test]
 fn a_second_database_that_is_only_read_or_only_locked_is_fine() {
     let world = World::new();
