@@ -67,6 +67,14 @@ impl Names {
         self.target(name).is_some()
     }
 
+    /// Whether every name of a database is ours, rather than those in the map only.
+    pub(crate) fn takes_all(&self) -> bool {
+        match self {
+            Self::Ready(environment) => !environment.config().only_mapped,
+            Self::Broken(_, config) => config.as_ref().is_none_or(|config| !config.only_mapped),
+        }
+    }
+
     /// What a name stands for.
     pub(crate) fn role(&self, name: &str) -> Role {
         let journal = name

@@ -212,7 +212,11 @@ unsafe extern "C" fn open(
     // SAFETY: SQLite gives memory for a file. Without methods it counts as not open.
     unsafe { (*file).methods = ptr::null() };
     // SAFETY: null, or a C string from SQLite that lives as long as the file is open.
-    let ours = unsafe { text(name) }.and_then(|text| FileToOpen::classify(vfs, text, flags));
+    let ours = match unsafe { text(name) } {
+        Some(text) => FileToOpen::classify(vfs, text, flags),
+        None if name.is_null() => None,
+        None => FileToOpen::classify_unreadable(vfs, flags),
+    };
     let Some(ours) = ours else {
         // SAFETY: the default VFS gets exactly what we got.
         return unsafe { delegate::open(vfs, name, file, flags, out_flags) };
@@ -249,6 +253,16 @@ impl<'a> FileToOpen<'a> {
             Role::SuperJournal if is(open::SUPER_JOURNAL) => Some(Self::SuperJournal(name)),
             _ => None,
         }
+    }
+
+    /// As [`Self::classify`] for a name that is not UTF-8: no namespace has such a name, but where
+    /// every database is ours a local file would be wrong too.
+    fn classify_unreadable(vfs: &Vfs, flags: c_int) -> Option<Self> {
+        let is_database = flags & open::MAIN_DB != 0 && flags & open::MEMORY == 0;
+        (is_database && vfs.names.takes_all()).then(|| {
+            let message = "a database name that is not UTF-8 cannot be an mvSQLite namespace";
+            Self::Database(Err(Failure::new(code::CANTOPEN, message)))
+        })
     }
 
     /// Opens it in SQLite's memory. Returns the flags it was opened with.
