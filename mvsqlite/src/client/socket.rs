@@ -6,6 +6,7 @@
 
 use std::io::{self, Read};
 use std::net::TcpStream;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -44,6 +45,7 @@ impl Connector<()> for SocketConnector {
             Some((_, path)) => connect_unix(path, limit)?,
             None => connect_tcp(&details.addrs, limit)?,
         };
+        let socket = off_standard_streams(socket)?;
         let config = details.config;
         Ok(Some(SocketTransport {
             socket,
@@ -85,6 +87,17 @@ fn connect_tcp(addresses: &ResolvedSocketAddrs, limit: Option<Duration>) -> Resu
         }
     }
     Err(failure)
+}
+
+/// A host that closed its standard streams leaves their numbers to whoever comes next: what it then
+/// prints would go into a request.
+fn off_standard_streams(socket: Socket) -> io::Result<Socket> {
+    if socket.as_raw_fd() > libc::STDERR_FILENO {
+        return Ok(socket);
+    }
+    // The standard library's duplicates keep clear of the first three numbers.
+    let duplicate = OwnedFd::from(socket).try_clone()?;
+    Ok(Socket::from(duplicate))
 }
 
 /// What is left of a timeout; `None` is no limit.
@@ -141,7 +154,14 @@ impl SocketTransport {
         while !rest.is_empty() {
             match self.socket.send_with_flags(rest, libc::MSG_NOSIGNAL) {
                 Ok(0) => return Err(io::Error::from(io::ErrorKind::WriteZero).into()),
-                Ok(sent) => rest = &rest[sent..],
+                Ok(sent) => {
+                    rest = &rest[sent..];
+                    // The socket's own timeout starts anew with each part that is taken.
+                    let late = wanted.is_some_and(|wanted| started.elapsed() >= wanted);
+                    if late && !rest.is_empty() {
+                        return Err(Error::Timeout(timeout.reason));
+                    }
+                }
                 Err(error) if is_interrupted(&error, started, wanted) => {}
                 Err(error) => return Err(timed_out(error, timeout.reason)),
             }

@@ -303,3 +303,38 @@ assert a.execute('PRAGMA integrity_check').fetchone() == ('ok',)
         python(&format!("py-neighbours-{size}"), &script);
     }
 }
+
+/// A daemon closes its standard streams. The connection to the store then got their numbers, and
+/// whatever the program printed went into a request.
+#[test]
+fn a_connection_never_takes_the_place_of_a_closed_standard_stream() {
+    python(
+        "py-streams",
+        "
+import os, stat
+output = os.dup(1)
+for number in range(3): os.close(number)
+c = sqlite3.connect(NAME)
+c.execute('CREATE TABLE t(v)')
+def is_socket(number):
+    try: return stat.S_ISSOCK(os.fstat(number).st_mode)
+    except OSError: return False
+taken = [number for number in range(3) if is_socket(number)]
+os.dup2(output, 1)
+assert not taken, taken
+",
+    );
+}
+
+/// Such a name went to the ordinary files, though every database was to be in the store.
+#[test]
+fn a_name_that_is_not_utf8_is_refused_rather_than_a_local_file() {
+    python(
+        "py-not-utf8",
+        "
+try: sqlite3.connect(b'db-\\xff').execute('CREATE TABLE t(v)')
+except sqlite3.OperationalError as e: assert 'unable to open' in str(e), e
+else: raise AssertionError('opened')
+",
+    );
+}
