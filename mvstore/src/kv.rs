@@ -40,6 +40,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use mvsqlite_protocol::{ReadVersion, Version};
 
+pub use request::Draft;
+
 /// An engine: where bytes live.
 #[async_trait]
 pub trait Engine: Send + Sync + 'static {
@@ -142,36 +144,63 @@ pub trait Transaction: Send + Sync {
         options: RangeOptions,
     ) -> Result<Vec<Pair>, KvError>;
 
+    /// What is to be committed. Every engine gathers it the same way; the writing methods below are
+    /// ways to say it.
+    fn draft(&self) -> &Draft;
+
+    /// The same, to add to.
+    fn draft_mut(&mut self) -> &mut Draft;
+
     /// Writes a value.
-    fn set(&mut self, key: &[u8], value: &[u8]);
+    fn set(&mut self, key: &[u8], value: &[u8]) {
+        self.draft_mut().set(key, value);
+    }
 
     /// Removes a key.
-    fn clear(&mut self, key: &[u8]);
+    fn clear(&mut self, key: &[u8]) {
+        self.draft_mut().clear(key);
+    }
 
     /// Removes every key of a range.
-    fn clear_range(&mut self, range: &KeyRange);
+    fn clear_range(&mut self, range: &KeyRange) {
+        self.draft_mut().clear_range(range);
+    }
 
     /// Writes under a key that holds the commit's version from `offset` on.
-    fn set_versionstamped_key(&mut self, key: &[u8], offset: StampOffset, value: &[u8]);
+    fn set_versionstamped_key(&mut self, key: &[u8], offset: StampOffset, value: &[u8]) {
+        self.draft_mut().stamp_key(key, offset, value);
+    }
 
     /// Writes a value that holds the commit's version from `offset` on.
-    fn set_versionstamped_value(&mut self, key: &[u8], value: &[u8], offset: StampOffset);
+    fn set_versionstamped_value(&mut self, key: &[u8], value: &[u8], offset: StampOffset) {
+        self.draft_mut().stamp_value(key, value, offset);
+    }
 
     /// Changes a value atomically.
-    fn atomic(&mut self, op: Atomic, key: &[u8], operand: &[u8]);
+    fn atomic(&mut self, op: Atomic, key: &[u8], operand: &[u8]) {
+        self.draft_mut().atomic(op, key, operand);
+    }
 
     /// Makes the commit conflict if another wrote into the range, as if it had been read.
-    fn add_read_conflict(&mut self, range: &KeyRange);
+    fn add_read_conflict(&mut self, range: &KeyRange) {
+        self.draft_mut().add_read_conflict(range.clone());
+    }
 
     /// Makes other transactions conflict as if the range had been written.
-    fn add_write_conflict(&mut self, range: &KeyRange);
+    fn add_write_conflict(&mut self, range: &KeyRange) {
+        self.draft_mut().add_write_conflict(range);
+    }
 
     /// The next single `set`, `clear` or `clear_range` conflicts with nobody. For work that changes
     /// no readable state (folding, collection).
-    fn next_write_without_conflict(&mut self);
+    fn next_write_without_conflict(&mut self) {
+        self.draft_mut().next_write_without_conflict();
+    }
 
     /// Roughly how much of [`Limits::transaction_bytes`] is used.
-    fn approximate_bytes(&self) -> u64;
+    fn approximate_bytes(&self) -> u64 {
+        self.draft().approximate_bytes()
+    }
 
     /// Commits. The version returned is the one the versionstamps got; a transaction that wrote
     /// nothing returns one that means nothing.

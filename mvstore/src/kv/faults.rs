@@ -14,8 +14,7 @@ use bytes::Bytes;
 use mvsqlite_protocol::{ReadVersion, Version};
 
 use super::{
-    Atomic, Engine, Freshness, Isolation, KeyRange, KvError, Limits, Pair, RangeOptions,
-    StampOffset, Transaction,
+    Draft, Engine, Freshness, Isolation, KeyRange, KvError, Limits, Pair, RangeOptions, Transaction,
 };
 
 /// What goes wrong with a commit.
@@ -124,7 +123,6 @@ impl Engine for FaultyEngine {
         Box::new(FaultyTransaction {
             inner: self.inner.begin(freshness),
             plan: self.plan.clone(),
-            writes: false,
         })
     }
 
@@ -148,8 +146,6 @@ impl Engine for FaultyEngine {
 struct FaultyTransaction {
     inner: Box<dyn Transaction>,
     plan: Arc<Mutex<Box<dyn FaultPlan>>>,
-    /// Reading transactions take no part in the plan.
-    writes: bool,
 }
 
 #[async_trait]
@@ -170,59 +166,21 @@ impl Transaction for FaultyTransaction {
         self.inner.get_range(range, options).await
     }
 
-    fn set(&mut self, key: &[u8], value: &[u8]) {
-        self.writes = true;
-        self.inner.set(key, value);
+    fn draft(&self) -> &Draft {
+        self.inner.draft()
     }
 
-    fn clear(&mut self, key: &[u8]) {
-        self.writes = true;
-        self.inner.clear(key);
-    }
-
-    fn clear_range(&mut self, range: &KeyRange) {
-        self.writes = true;
-        self.inner.clear_range(range);
-    }
-
-    fn set_versionstamped_key(&mut self, key: &[u8], offset: StampOffset, value: &[u8]) {
-        self.writes = true;
-        self.inner.set_versionstamped_key(key, offset, value);
-    }
-
-    fn set_versionstamped_value(&mut self, key: &[u8], value: &[u8], offset: StampOffset) {
-        self.writes = true;
-        self.inner.set_versionstamped_value(key, value, offset);
-    }
-
-    fn atomic(&mut self, op: Atomic, key: &[u8], operand: &[u8]) {
-        self.writes = true;
-        self.inner.atomic(op, key, operand);
-    }
-
-    fn add_read_conflict(&mut self, range: &KeyRange) {
-        self.inner.add_read_conflict(range);
-    }
-
-    fn add_write_conflict(&mut self, range: &KeyRange) {
-        self.writes = true;
-        self.inner.add_write_conflict(range);
-    }
-
-    fn next_write_without_conflict(&mut self) {
-        self.inner.next_write_without_conflict();
-    }
-
-    fn approximate_bytes(&self) -> u64 {
-        self.inner.approximate_bytes()
+    fn draft_mut(&mut self) -> &mut Draft {
+        self.inner.draft_mut()
     }
 
     async fn commit(self: Box<Self>) -> Result<Version, KvError> {
-        let fault = if self.writes {
+        // Reading transactions take no part in the plan.
+        let fault = if self.inner.draft().is_read_only() {
+            None
+        } else {
             let mut plan = self.plan.lock().unwrap_or_else(PoisonError::into_inner);
             plan.next_commit()
-        } else {
-            None
         };
         let injected = || "an injected fault".to_owned();
         match fault {

@@ -64,7 +64,7 @@ pub(super) enum Change {
 
 /// What a transaction has gathered so far.
 #[derive(Debug)]
-pub(super) struct Draft {
+pub struct Draft {
     limits: Limits,
     /// Behind a lock because reading methods take `&self`.
     reads: Mutex<Reads>,

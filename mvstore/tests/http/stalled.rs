@@ -9,8 +9,7 @@ use bytes::Bytes;
 use mvsqlite_protocol::{ReadVersion, Version};
 use mvstore::kv::memory::MemoryEngine;
 use mvstore::kv::{
-    Atomic, Engine, Freshness, Isolation, KeyRange, KvError, Limits, Pair, RangeOptions,
-    StampOffset, Transaction,
+    Draft, Engine, Freshness, Isolation, KeyRange, KvError, Limits, Pair, RangeOptions, Transaction,
 };
 use tokio::sync::watch;
 
@@ -131,44 +130,12 @@ impl Transaction for StalledTransaction {
         self.inner.get_range(range, options).await
     }
 
-    fn set(&mut self, key: &[u8], value: &[u8]) {
-        self.inner.set(key, value);
+    fn draft(&self) -> &Draft {
+        self.inner.draft()
     }
 
-    fn clear(&mut self, key: &[u8]) {
-        self.inner.clear(key);
-    }
-
-    fn clear_range(&mut self, range: &KeyRange) {
-        self.inner.clear_range(range);
-    }
-
-    fn set_versionstamped_key(&mut self, key: &[u8], offset: StampOffset, value: &[u8]) {
-        self.inner.set_versionstamped_key(key, offset, value);
-    }
-
-    fn set_versionstamped_value(&mut self, key: &[u8], value: &[u8], offset: StampOffset) {
-        self.inner.set_versionstamped_value(key, value, offset);
-    }
-
-    fn atomic(&mut self, op: Atomic, key: &[u8], operand: &[u8]) {
-        self.inner.atomic(op, key, operand);
-    }
-
-    fn add_read_conflict(&mut self, range: &KeyRange) {
-        self.inner.add_read_conflict(range);
-    }
-
-    fn add_write_conflict(&mut self, range: &KeyRange) {
-        self.inner.add_write_conflict(range);
-    }
-
-    fn next_write_without_conflict(&mut self) {
-        self.inner.next_write_without_conflict();
-    }
-
-    fn approximate_bytes(&self) -> u64 {
-        self.inner.approximate_bytes()
+    fn draft_mut(&mut self) -> &mut Draft {
+        self.inner.draft_mut()
     }
 
     async fn commit(self: Box<Self>) -> Result<Version, KvError> {

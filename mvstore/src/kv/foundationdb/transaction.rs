@@ -154,40 +154,12 @@ impl Transaction for FoundationDbTransaction {
         Ok(pairs)
     }
 
-    fn set(&mut self, key: &[u8], value: &[u8]) {
-        self.draft.set(key, value);
+    fn draft(&self) -> &Draft {
+        &self.draft
     }
 
-    fn clear(&mut self, key: &[u8]) {
-        self.draft.clear(key);
-    }
-
-    fn clear_range(&mut self, range: &KeyRange) {
-        self.draft.clear_range(range);
-    }
-
-    fn set_versionstamped_key(&mut self, key: &[u8], offset: StampOffset, value: &[u8]) {
-        self.draft.stamp_key(key, offset, value);
-    }
-
-    fn set_versionstamped_value(&mut self, key: &[u8], value: &[u8], offset: StampOffset) {
-        self.draft.stamp_value(key, value, offset);
-    }
-
-    fn atomic(&mut self, op: Atomic, key: &[u8], operand: &[u8]) {
-        self.draft.atomic(op, key, operand);
-    }
-
-    fn add_read_conflict(&mut self, range: &KeyRange) {
-        self.draft.add_read_conflict(range.clone());
-    }
-
-    fn add_write_conflict(&mut self, range: &KeyRange) {
-        self.draft.add_write_conflict(range);
-    }
-
-    fn next_write_without_conflict(&mut self) {
-        self.draft.next_write_without_conflict();
+    fn draft_mut(&mut self) -> &mut Draft {
+        &mut self.draft
     }
 
     fn approximate_bytes(&self) -> u64 {
