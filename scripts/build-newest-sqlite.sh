@@ -6,7 +6,7 @@ out=${1:?usage: build-newest-sqlite.sh DIRECTORY}
 cd "$(dirname "$0")/.."
 
 manifest=$(cargo metadata --format-version 1 --locked --filter-platform "$(rustc -vV | sed -n "s/^host: //p")" |
-    grep -o '"manifest_path":"[^"]*/libsqlite3-sys-[^"]*/Cargo.toml"' | head -1 | cut -d'"' -f4)
+    grep -o '"manifest_path":"[^"]*/libsqlite3-sys-[^"]*/Cargo.toml"' | awk -F'"' 'NR == 1 { print $4 }')
 source=$(dirname "${manifest:?libsqlite3-sys is not among the dependencies}")/sqlite3
 echo "Building $(grep -m1 -o 'SQLITE_VERSION  *"[^"]*"' "$source/sqlite3.h") as a shared library"
 mkdir -p "$out"

@@ -6,10 +6,15 @@ out=${1:?usage: build-speedtest1.sh DIRECTORY}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
+# The sources lie where the system's own packages come from. Reading to the end (no `head`) keeps
+# `pipefail` from taking a closed pipe for a failure.
 . /etc/os-release
+mirror=${DEBIAN_MIRROR:-$(apt-get indextargets --format '$(REPO_URI) $(RELEASE) $(COMPONENT)' 'Created-By: Packages' |
+    awk -v release="${VERSION_CODENAME:?}" '$2 == release && $3 == "main" { uri = $1 } END { print uri }')}
 mkdir -p "$work"/lists/partial "$work"/cache/archives/partial
 echo "deb-src [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]" \
-    "${DEBIAN_MIRROR:-http://deb.debian.org/debian} ${VERSION_CODENAME:?} main" >"$work/sources.list"
+    "${mirror:?no Debian mirror is configured: run apt-get update, or set DEBIAN_MIRROR}" \
+    "$VERSION_CODENAME main" >"$work/sources.list"
 private_apt() {
     apt-get -qq -o Dir::Etc::sourcelist="$work/sources.list" -o Dir::Etc::sourceparts=/dev/null \
         -o Dir::State::Lists="$work/lists" -o Dir::Cache="$work/cache" -o APT::Sandbox::User= \
