@@ -103,11 +103,17 @@ impl Listener {
             if !metadata.file_type().is_socket() {
                 return Err(BindError::NotASocket { place, flag });
             }
-            if UnixStream::connect(path).await.is_ok() {
-                return Err(BindError::InUse { place, flag });
+            match UnixStream::connect(path).await {
+                // Nobody listens any more. If this fails, binding fails and says why.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                    let _ = std::fs::remove_file(path);
+                }
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
+                    return Err(BindError::new(place, flag, error));
+                }
+                // Somebody does, and may have no room for another connection now.
+                _ => return Err(BindError::InUse { place, flag }),
             }
-            // If this fails, binding fails and says why.
-            let _ = std::fs::remove_file(path);
         }
         let listener =
             UnixListener::bind(path).map_err(|error| BindError::new(place, flag, error))?;
@@ -201,5 +207,24 @@ impl AsyncWrite for Socket {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         delegate!(self.poll_shutdown(cx))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Symptom: a starting server removed the socket of another program. Cause: whatever kept it from
+    /// connecting was taken for "nobody listens". Fix: only a refused connection means that.
+    #[tokio::test]
+    async fn a_socket_that_cannot_be_connected_to_is_not_taken_for_a_stale_one() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("socket");
+        let other = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+        let refusal = Listener::unix(&path, "--unix-socket").await.unwrap_err();
+        assert!(matches!(refusal, BindError::Refused { .. }), "{refusal}");
+        assert!(path.exists());
+        drop(other);
+        Listener::unix(&path, "--unix-socket").await.unwrap();
     }
 }
