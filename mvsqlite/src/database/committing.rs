@@ -209,6 +209,9 @@ impl DatabaseFile {
         if !matches!(transaction.phase, Phase::Writing(_) | Phase::Finished) {
             return;
         }
+        // With an ordinary file in the transaction SQLite may skip the playback: its cache then
+        // holds what was never stored, as long as a statement keeps SHARED.
+        transaction.stale = true;
         transaction.phase = Phase::Doomed {
             reason: cause.to_string(),
             change_counter: None,

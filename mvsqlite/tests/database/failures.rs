@@ -246,6 +246,28 @@ fn a_second_database_written_in_the_transaction_is_refused_before_anything_is_co
     }
 }
 
+// The main database was an ordinary file, and writing ours failed in the middle of the COMMIT. SQLite
+// deleted the super-journal after the first playback and skipped ours, so that its cache kept what
+// had failed; with SHARED kept by another statement the next transaction stored it.
+#[test]
+fn after_a_failed_write_transaction_nothing_is_written_until_none() {
+    let world = World::new();
+    let mut pager = open(&world.process());
+    create(&mut pager, 4);
+    pager.begin().unwrap();
+    pager.reserve().unwrap();
+    pager.change(2, page_with(70)).unwrap();
+    pager.spill().unwrap();
+    pager.file.write(7, &[0; 9]).unwrap_err();
+    pager.rollback(true);
+    let error = pager.reserve().unwrap_err();
+    assert_eq!(error.sqlite_code(), SqliteCode::BusySnapshot);
+    pager.end();
+    pager.begin().unwrap();
+    pager.reserve().unwrap();
+    pager.rollback(false);
+}
+
 // A transaction wrote an ordinary file too, which failed after our part was committed. SQLite put its
 // cache back to what was before; while another statement kept SHARED, the next transaction wrote
 // over its own commit from that cache, and nobody noticed.
