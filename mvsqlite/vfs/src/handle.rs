@@ -3,11 +3,12 @@
 //! SQLite serialises its calls per connection, so a handle is used by one thread at a time. After
 //! a panic a handle is closed to everything but `xClose`: what it knows may be half true.
 
-use std::ffi::{CStr, c_int};
+use std::ffi::{CStr, CString, c_int};
 use std::sync::Arc;
 
 use mvsqlite::{ConnectionId, DatabaseFile, LockLevel, Read};
 
+use crate::delegate;
 use crate::failure::{Ended, Failure, ffi_guard};
 use crate::ffi::{code, iocap, sqlite3};
 use crate::super_journal::{Connection, Joined, SuperJournals};
@@ -159,7 +160,12 @@ impl Handle {
     fn end_writing(&mut self) {
         if let Some(connection) = self.writing_for.take() {
             let member = self.member();
-            self.super_journals().writer_ended(connection, member);
+            for name in self.super_journals().writer_ended(connection, member) {
+                if let Ok(name) = CString::new(name) {
+                    // SAFETY: a C string; a file left behind by a failure does no harm.
+                    unsafe { delegate::delete(self.vfs, name.as_ptr(), 0) };
+                }
+            }
         }
     }
 

@@ -11,7 +11,9 @@
 //!
 //! Rollback deletes the file as well, with another flag, as soon as the first member has played
 //! its journal back; the other members would then find their journals orphaned and skip them. So
-//! the file outlives that and goes when the connection has no writer of ours left.
+//! the file outlives that and goes when the connection has no writer of ours left. That holds for the
+//! super-journal of an ordinary main database too: SQLite looks for the members' journals before it
+//! deletes the file, and ours are private.
 //!
 //! Lock order: the registry's lock is held for look-ups only, never across a call into SQLite, the
 //! host or the store.
@@ -39,6 +41,14 @@ pub(crate) struct SuperJournals {
 struct State {
     files: HashMap<String, SuperJournal>,
     writers: HashMap<Connection, HashSet<Member>>,
+    /// Super-journals that are ordinary files, of transactions with a member of ours.
+    foreign: HashMap<String, Foreign>,
+}
+
+struct Foreign {
+    connection: Connection,
+    /// Its clean-up was asked for, and put off.
+    unwanted: bool,
 }
 
 struct SuperJournal {
@@ -74,17 +84,40 @@ impl SuperJournals {
     }
 
     /// Notes that a database no longer writes; the last one takes the super-journal with it.
-    pub(crate) fn writer_ended(&self, connection: Connection, member: Member) {
+    /// Returns the ordinary files whose deletion was put off until now.
+    pub(crate) fn writer_ended(&self, connection: Connection, member: Member) -> Vec<String> {
         let mut state = self.state();
         let Some(writers) = state.writers.get_mut(&connection) else {
-            return;
+            return Vec::new();
         };
         writers.remove(&member);
-        if writers.is_empty() {
-            state.writers.remove(&connection);
-            state
-                .files
-                .retain(|_, file| file.connection != Some(connection));
+        if !writers.is_empty() {
+            return Vec::new();
+        }
+        state.writers.remove(&connection);
+        state
+            .files
+            .retain(|_, file| file.connection != Some(connection));
+        let ended = state
+            .foreign
+            .extract_if(|_, foreign| foreign.connection == connection);
+        ended
+            .filter_map(|(name, foreign)| foreign.unwanted.then_some(name))
+            .collect()
+    }
+
+    /// Whether the deletion of an ordinary file has to wait for a playback of ours.
+    pub(crate) fn put_off(&self, name: &str, commits: bool) -> bool {
+        let mut state = self.state();
+        if commits {
+            state.foreign.remove(name);
+        }
+        match state.foreign.get_mut(name) {
+            Some(foreign) => {
+                foreign.unwanted = true;
+                true
+            }
+            None => false,
         }
     }
 
@@ -110,6 +143,11 @@ impl SuperJournals {
     pub(crate) fn join(&self, name: &str, connection: Connection, member: Member) -> Joined {
         let mut state = self.state();
         let Some(file) = state.files.get_mut(name) else {
+            let foreign = Foreign {
+                connection,
+                unwanted: false,
+            };
+            state.foreign.insert(name.to_owned(), foreign);
             return Joined::NotOurs;
         };
         file.connection = Some(connection);
@@ -175,6 +213,29 @@ mod tests {
         assert!(journals.open("a-mj").is_some());
         journals.writer_ended(1, 11);
         assert!(journals.open("a-mj").is_none());
+    }
+
+    /// The first member, an ordinary main database, played its journal back and deleted the
+    /// super-journal; SQLite then skipped the playback of ours, and statements went on to read from
+    /// its cache what had failed.
+    #[test]
+    fn an_ordinary_super_journal_waits_for_the_playback_of_ours() {
+        let journals = SuperJournals::default();
+        journals.writer_started(1, 10);
+        assert_eq!(journals.join("main-mj", 1, 10), Joined::NotOurs);
+        assert!(journals.put_off("main-mj", false));
+        assert!(!journals.put_off("other-mj", false));
+        assert_eq!(journals.writer_ended(1, 10), ["main-mj"]);
+        assert!(!journals.put_off("main-mj", false));
+    }
+
+    #[test]
+    fn the_deletion_of_an_ordinary_super_journal_that_commits_is_never_put_off() {
+        let journals = SuperJournals::default();
+        journals.writer_started(1, 10);
+        journals.join("main-mj", 1, 10);
+        assert!(!journals.put_off("main-mj", true));
+        assert!(journals.writer_ended(1, 10).is_empty());
     }
 
     #[test]

@@ -356,6 +356,7 @@ unsafe extern "C" fn delete(raw: *mut sqlite3_vfs, name: *const c_char, sync_dir
         }),
         // Databases are deleted in the store, not by a program that has a file name.
         Role::Database => code::IOERR_DELETE_NOENT,
+        Role::Foreign if vfs.super_journals().put_off(path, sync_dir != 0) => code::OK,
         // SAFETY: the default VFS gets exactly what we got.
         Role::Foreign => unsafe { delegate::delete(vfs, name, sync_dir) },
     }

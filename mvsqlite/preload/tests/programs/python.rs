@@ -338,3 +338,44 @@ else: raise AssertionError('opened')
 ",
     );
 }
+
+/// SQLite deleted the super-journal of an ordinary main database before ours was played back, and
+/// then skipped that: a connection with an open statement went on to read what had failed.
+#[test]
+fn after_a_conflict_with_an_ordinary_main_database_nothing_of_it_is_read() {
+    for mode in ["DELETE", "TRUNCATE", "PERSIST"] {
+        let script = "
+import os, tempfile
+d = tempfile.mkdtemp()
+c = sqlite3.connect(f'file:{d}/main.db', uri=True, isolation_level=None)
+c.execute('PRAGMA journal_mode=MODE')
+c.execute('CREATE TABLE local(v)')
+o = sqlite3.connect(NAME, isolation_level=None)
+o.execute('CREATE TABLE t(id INTEGER PRIMARY KEY, v, pad)')
+o.executemany('INSERT INTO t VALUES(?, 0, zeroblob(3000))', [(i,) for i in range(50)])
+c.execute(f\"ATTACH '{NAME}' AS m\")
+reader = c.execute('SELECT id FROM m.t'); reader.fetchone()
+c.execute('BEGIN'); c.execute('INSERT INTO local VALUES(1)'); c.execute('UPDATE m.t SET v=1 WHERE id=1')
+o.execute('UPDATE t SET v=2 WHERE id=1')
+try: c.execute('COMMIT')
+except sqlite3.OperationalError: pass
+else: raise AssertionError('committed')
+assert c.execute('SELECT v FROM m.t WHERE id=1').fetchone() == (0,)
+assert c.execute('SELECT count(*) FROM local').fetchone() == (0,)
+reader.fetchall()
+assert c.execute('SELECT v FROM m.t WHERE id=1').fetchone() == (2,)
+c.close()
+assert os.listdir(d) in (['main.db'], ['main.db', 'main.db-journal'], ['main.db-journal', 'main.db']), os.listdir(d)
+";
+        let name = format!("py-playback-{}", mode.to_lowercase());
+        server().store.create(&name);
+        let script = script.replace("MODE", mode);
+        let script = format!("import sqlite3\nNAME = '/mapped/{name}'\n{script}\nprint('done')");
+        let map = format!("/mapped/{name}={name}");
+        let mut python = Program::new("python3", &["-c", &script])
+            .env("MVSQLITE_DATA_PLANE", &server().url)
+            .env("MVSQLITE_ONLY_MAPPED", "1")
+            .env("MVSQLITE_DB_NAME_MAP", &map);
+        assert_eq!(python.run().printed(), "done", "{mode}");
+    }
+}
