@@ -95,6 +95,20 @@ impl Reruns {
     }
 }
 
+/// Runs a transaction that may be done twice until it is done or refused.
+pub(crate) async fn rerun<T, F>(attempt: impl Fn() -> F) -> Result<T, StoreError>
+where
+    F: Future<Output = Result<T, Failure>>,
+{
+    let mut reruns = Reruns::new();
+    loop {
+        match attempt().await {
+            Ok(done) => return Ok(done),
+            Err(failure) => reruns.after(failure)?,
+        }
+    }
+}
+
 /// Reads of one transaction under way at once.
 const CONCURRENCY: usize = 64;
 

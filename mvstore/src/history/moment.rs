@@ -8,7 +8,7 @@ use mvsqlite_protocol::{Moment, NamespaceId, NamespaceKey, ReadVersion, Version}
 use tokio::try_join;
 
 use super::time::{records_around, version_of};
-use crate::context::{Context, Failure, Reruns, corrupt_in};
+use crate::context::{Context, Failure, corrupt_in, rerun};
 use crate::error::StoreError;
 use crate::kv::{Freshness, Isolation, RangeOptions, Transaction};
 use crate::namespace::{Access, admit, expect_kept, named};
@@ -20,13 +20,7 @@ pub(crate) async fn resolve(
     key: &NamespaceKey,
     request: ResolveRequest,
 ) -> Result<ResolveReply, StoreError> {
-    let mut reruns = Reruns::new();
-    loop {
-        match try_resolve(ctx, key, request.moment).await {
-            Ok(reply) => return Ok(reply),
-            Err(failure) => reruns.after(failure)?,
-        }
-    }
+    rerun(|| try_resolve(ctx, key, request.moment)).await
 }
 
 async fn try_resolve(

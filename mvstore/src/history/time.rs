@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use mvsqlite_protocol::Version;
 use tokio::try_join;
 
-use crate::context::{Context, Failure, Reruns, corrupt_in};
+use crate::context::{Context, Failure, corrupt_in, rerun};
 use crate::error::StoreError;
 use crate::kv::{Freshness, Isolation, KvError, Pair, RangeOptions, Transaction};
 use crate::layout::{STAMPED_VERSION, decode_version};
@@ -68,13 +68,7 @@ pub(crate) async fn time_to_version(
     ctx: &Context,
     unix_seconds: u64,
 ) -> Result<TimeBracket, StoreError> {
-    let mut reruns = Reruns::new();
-    loop {
-        match try_time_to_version(ctx, unix_seconds).await {
-            Ok(bracket) => return Ok(bracket),
-            Err(failure) => reruns.after(failure)?,
-        }
-    }
+    rerun(|| try_time_to_version(ctx, unix_seconds)).await
 }
 
 async fn try_time_to_version(ctx: &Context, unix_seconds: u64) -> Result<TimeBracket, Failure> {

@@ -14,14 +14,16 @@ use mvsqlite_protocol::v2::{
     BeginRequest, CommitRequest, ReadRequest, ResolveRequest, SettleRequest, StageRequest, decode,
 };
 use mvsqlite_protocol::{Code, NamespaceKey};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::body::{Charge, Received};
 use super::exchange::Permit;
 use super::reply::{Refusal, message, page_images};
 use super::{Shared, exchange, health};
+use crate::error::StoreError;
+use crate::store::Store;
 
 pub(super) fn router(server: Arc<Shared>) -> Router {
     Router::new()
@@ -81,6 +83,31 @@ impl<Q: DeserializeOwned> Call<Q> {
     }
 }
 
+impl<Q> Call<Q> {
+    /// Makes a writing call. It runs to its end even if its client leaves or the deadline passes;
+    /// then the answer is `late`.
+    async fn write<T, F>(
+        self,
+        server: &Shared,
+        name: &'static str,
+        late: Code,
+        work: impl FnOnce(Arc<Store>, NamespaceKey, Q) -> F,
+    ) -> Answer
+    where
+        T: Serialize + Send + 'static,
+        F: Future<Output = Result<T, StoreError>> + Send + 'static,
+    {
+        let work = work(Arc::clone(&server.store), self.key, self.message);
+        let charge = self.charge;
+        let work = async move {
+            let _charge = charge;
+            work.await
+        };
+        let written = server.write(name, self.deadline, self.permit, late, work);
+        message(&written.await?)
+    }
+}
+
 type Answer = Result<Response, Refusal>;
 type Server = State<Arc<Shared>>;
 
@@ -115,66 +142,24 @@ async fn read(State(server): Server, key: Key, request: Request) -> Answer {
 async fn stage(State(server): Server, key: Key, request: Request) -> Answer {
     let limit = server.budget.bodies.stage;
     let call = Call::<StageRequest>::receive(&server, key, request, limit).await?;
-    let Call {
-        key,
-        message: batch,
-        deadline,
-        permit,
-        charge,
-    } = call;
-    let store = Arc::clone(&server.store);
-    let work = async move {
-        let _charge = charge;
-        store.stage(&key, batch).await
-    };
-    message(
-        &server
-            .write("stage", deadline, permit, Code::Timeout, work)
-            .await?,
-    )
+    let work = |store: Arc<Store>, key, batch| async move { store.stage(&key, batch).await };
+    call.write(&server, "stage", Code::Timeout, work).await
 }
 
 async fn commit(State(server): Server, key: Key, request: Request) -> Answer {
     let limit = server.budget.bodies.commit;
     let call = Call::<CommitRequest>::receive(&server, key, request, limit).await?;
-    let Call {
-        key,
-        message: transaction,
-        deadline,
-        permit,
-        charge,
-    } = call;
-    let store = Arc::clone(&server.store);
-    let work = async move {
-        let _charge = charge;
-        store.commit(&key, transaction).await
-    };
-    let unknown = Code::OutcomeUnknown;
-    message(
-        &server
-            .write("commit", deadline, permit, unknown, work)
-            .await?,
-    )
+    let work = |store: Arc<Store>, key, changes| async move { store.commit(&key, changes).await };
+    call.write(&server, "commit", Code::OutcomeUnknown, work)
+        .await
 }
 
 async fn settle(State(server): Server, key: Key, request: Request) -> Answer {
     let limit = server.budget.bodies.small;
     let call = Call::<SettleRequest>::receive(&server, key, request, limit).await?;
-    let Call {
-        key,
-        message: which,
-        deadline,
-        permit,
-        ..
-    } = call;
-    let store = Arc::clone(&server.store);
-    let work = async move { store.settle(&key, which).await };
-    let unknown = Code::OutcomeUnknown;
-    message(
-        &server
-            .write("settle", deadline, permit, unknown, work)
-            .await?,
-    )
+    let work = |store: Arc<Store>, key, which| async move { store.settle(&key, which).await };
+    call.write(&server, "settle", Code::OutcomeUnknown, work)
+        .await
 }
 
 #[derive(Deserialize)]

@@ -5,7 +5,7 @@ use mvsqlite_protocol::{NamespaceId, NamespaceKey};
 use tokio::try_join;
 
 use super::{Access, admit, named};
-use crate::context::{Context, Failure, Reruns, corrupt_in};
+use crate::context::{Context, Failure, Reruns, corrupt_in, rerun};
 use crate::error::StoreError;
 use crate::kv::{Freshness, Isolation, KvError, RangeOptions};
 use crate::layout::{CatalogEntry, Guard, Usage, UsageKind};
@@ -18,13 +18,7 @@ use crate::store::NamespaceUsage;
 /// from another's.
 pub(crate) async fn create(ctx: &Context, key: &NamespaceKey) -> Result<NamespaceId, StoreError> {
     let nonce = ctx.random()?;
-    let mut reruns = Reruns::new();
-    loop {
-        match try_create(ctx, key, nonce).await {
-            Ok(id) => return Ok(id),
-            Err(failure) => reruns.after(failure)?,
-        }
-    }
+    rerun(|| try_create(ctx, key, nonce)).await
 }
 
 async fn try_create(
@@ -145,13 +139,7 @@ pub(crate) async fn list(
 
 /// Describes a namespace.
 pub(crate) async fn stat(ctx: &Context, key: &NamespaceKey) -> Result<NamespaceStat, StoreError> {
-    let mut reruns = Reruns::new();
-    loop {
-        match try_stat(ctx, key).await {
-            Ok(stat) => return Ok(stat),
-            Err(failure) => reruns.after(failure)?,
-        }
-    }
+    rerun(|| try_stat(ctx, key)).await
 }
 
 async fn try_stat(ctx: &Context, key: &NamespaceKey) -> Result<NamespaceStat, Failure> {
@@ -188,13 +176,7 @@ async fn try_stat(ctx: &Context, key: &NamespaceKey) -> Result<NamespaceStat, Fa
 
 /// What a namespace occupies.
 pub(crate) async fn usage(ctx: &Context, key: &NamespaceKey) -> Result<NamespaceUsage, StoreError> {
-    let mut reruns = Reruns::new();
-    loop {
-        match try_usage(ctx, key).await {
-            Ok(usage) => return Ok(usage),
-            Err(failure) => reruns.after(failure)?,
-        }
-    }
+    rerun(|| try_usage(ctx, key)).await
 }
 
 async fn try_usage(ctx: &Context, key: &NamespaceKey) -> Result<NamespaceUsage, Failure> {

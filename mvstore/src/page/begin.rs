@@ -13,7 +13,7 @@ use super::cache::PageOne;
 use super::changes::{Interval, read_batch, successor};
 use super::page_one::Header;
 use super::read::page_one_at;
-use crate::context::{Context, Failure, Reruns};
+use crate::context::{Context, Failure, rerun};
 use crate::error::StoreError;
 use crate::kv::{Freshness, Isolation, Transaction};
 use crate::layout::PageOneClass;
@@ -25,13 +25,7 @@ pub(crate) async fn begin(
     key: &NamespaceKey,
     request: BeginRequest,
 ) -> Result<BeginReply, StoreError> {
-    let mut reruns = Reruns::new();
-    loop {
-        match try_begin(ctx, key, &request).await {
-            Ok(reply) => return Ok(reply),
-            Err(failure) => reruns.after(failure)?,
-        }
-    }
+    rerun(|| try_begin(ctx, key, &request)).await
 }
 
 async fn try_begin(
