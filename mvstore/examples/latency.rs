@@ -125,6 +125,8 @@ fn commit(begun: &BeginReply, pages: Vec<PageData>) -> Outcome<CommitRequest> {
         read,
         pages,
         stage: None,
+        incarnation: None,
+        lease: None,
     })
 }
 
@@ -160,6 +162,7 @@ fn main() -> Outcome<()> {
         let known = encode(&BeginRequest {
             known: Some(known),
             want_pages: false,
+            as_of: None,
         })?;
         warm.time(|| connection.call(&key, "begin", &known))?;
         let index = 1 + round % (PAGES - 1);
@@ -168,6 +171,8 @@ fn main() -> Outcome<()> {
             version: begun.version,
             read_version: begun.read_version,
             pages: [index].into_iter().collect(),
+            incarnation: None,
+            stage: None,
         })?;
         reads.time(|| connection.call(&key, "read", &read))?;
         let fill = u8::try_from(round % 256)?;

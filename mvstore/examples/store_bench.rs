@@ -83,6 +83,7 @@ async fn begin(
     let request = BeginRequest {
         known,
         want_pages: false,
+        as_of: None,
     };
     Ok(store.begin(key, request).await?)
 }
@@ -99,6 +100,8 @@ async fn read(
         version: base.version,
         read_version: base.read_version,
         pages: (first..first + count).collect(),
+        incarnation: None,
+        stage: None,
     };
     let begun = Instant::now();
     store.read(key, request).await?;
@@ -124,6 +127,8 @@ fn commit(base: &BeginReply, number: u64, pages: Vec<PageData>) -> CommitRequest
         read: (0..8).collect::<PageSet>(),
         pages,
         stage: None,
+        incarnation: None,
+        lease: None,
     }
 }
 

@@ -247,6 +247,7 @@ impl Store {
         key: &NamespaceKey,
         request: ReadRequest,
     ) -> Result<Vec<PageImage>, StoreError> {
+        self.expect_incarnation(key, request.namespace, request.incarnation)?;
         page::read(&self.context, key, request).await
     }
 
@@ -259,6 +260,7 @@ impl Store {
         key: &NamespaceKey,
         request: StageRequest,
     ) -> Result<StageReply, StoreError> {
+        self.expect_incarnation(key, request.namespace, request.incarnation)?;
         page::stage(&self.context, key, request).await
     }
 
@@ -276,6 +278,7 @@ impl Store {
         key: &NamespaceKey,
         request: CommitRequest,
     ) -> Result<CommitReply, StoreError> {
+        self.expect_incarnation(key, request.namespace, request.incarnation)?;
         page::commit(&self.context, key, request).await
     }
 
@@ -298,6 +301,25 @@ impl Store {
     /// Whatever keeps the engine from reading.
     pub async fn time_to_version(&self, unix_seconds: u64) -> Result<TimeBracket, StoreError> {
         history::time_to_version(&self.context, unix_seconds).await
+    }
+
+    /// Versions of another incarnation mean nothing here: a store that came back from a backup has
+    /// lost commits that its clients may have seen.
+    fn expect_incarnation(
+        &self,
+        key: &NamespaceKey,
+        expected: NamespaceId,
+        incarnation: Option<Incarnation>,
+    ) -> Result<(), StoreError> {
+        match incarnation {
+            Some(incarnation) if incarnation != self.context.incarnation => {
+                Err(StoreError::NamespaceChanged {
+                    key: key.to_string(),
+                    expected,
+                })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Notes which version belongs to the present time. To be called every five seconds; on an

@@ -24,4 +24,6 @@ pub mod version;
 pub use name::{DatabaseName, Moment, NamespaceKey};
 pub use page::{PageData, PageImage, PageIndex, PageRun, PageSet};
 pub use problem::{Code, Problem};
-pub use version::{IdempotencyKey, Incarnation, NamespaceId, ReadVersion, StageId, Version};
+pub use version::{
+    IdempotencyKey, Incarnation, LeaseNonce, NamespaceId, ReadVersion, StageId, Version,
+};

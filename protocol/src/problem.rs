@@ -41,6 +41,10 @@ pub enum Code {
     TooLarge,
     /// The pages are not a SQLite database this store can hold.
     BadPages,
+    /// Another holds the namespace's lock or write lease, or this caller lost its own.
+    Locked,
+    /// The server, or this caller, may only read.
+    ReadOnly,
     /// Something is temporarily out of reach or overloaded; nothing was written. Try again.
     Unavailable,
     /// The outcome of the commit is not known; settle it.
@@ -63,12 +67,13 @@ impl Code {
     pub fn status(self) -> u16 {
         match self {
             Self::Malformed | Self::BadPages => 400,
-            Self::Forbidden => 403,
+            Self::Forbidden | Self::ReadOnly => 403,
             Self::NotFound | Self::NamespaceNotFound | Self::VersionUnknown => 404,
             Self::Conflict | Self::NamespaceExists | Self::Aborted => 409,
             Self::NamespaceChanged | Self::SnapshotTooOld | Self::StageInvalid => 410,
             Self::TooLarge => 413,
             Self::KeyReused => 422,
+            Self::Locked => 423,
             Self::Corrupt | Self::Internal | Self::Unknown => 500,
             Self::Unavailable | Self::OutcomeUnknown => 503,
             Self::Timeout => 504,

@@ -13,15 +13,22 @@
 //! | `stage` | [`StageRequest`] | [`StageReply`] |
 //! | `commit` | [`CommitRequest`] | [`CommitReply`] |
 //! | `settle` | [`SettleRequest`] | [`SettleReply`] |
+//! | `lease` | [`LeaseRequest`] | [`LeaseReply`] |
+//!
+//! A transaction over several namespaces ends in a call that names them all: `POST /v2/commit` with
+//! a [`GroupCommitRequest`], answered by a [`GroupCommitReply`], and `POST /v2/settle` with a
+//! [`GroupSettleRequest`], answered by a [`SettleReply`].
 //!
 //! A refusal has a status of 400 or above and a [`crate::Problem`] as `application/problem+json`.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::name::Moment;
+use crate::name::{Moment, NamespaceKey};
 use crate::page::{PageData, PageImage, PageIndex, PageSet, at_most_pages};
-use crate::version::{IdempotencyKey, Incarnation, NamespaceId, ReadVersion, StageId, Version};
+use crate::version::{
+    IdempotencyKey, Incarnation, LeaseNonce, NamespaceId, ReadVersion, StageId, Version,
+};
 
 /// `Content-Type` of every v2 body that is not a problem.
 pub const CONTENT_TYPE: &str = "application/vnd.mvsqlite.v2+msgpack";
@@ -35,6 +42,11 @@ pub struct BeginRequest {
     /// Asks for page 1 (and, as the server likes, other pages worth having) with the answer.
     #[serde(default)]
     pub want_pages: bool,
+    /// Asks for the newest commit at or below this instead of the newest of all: the
+    /// [`BeginReply::read_version`] of the first database of a transaction over several, so that
+    /// all of them show one moment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub as_of: Option<ReadVersion>,
 }
 
 /// The state a client's cache stands at.
@@ -143,6 +155,13 @@ pub struct ReadRequest {
     /// Which pages. The reply has one image for each, in ascending order, and may end early (after
     /// at least one) when the byte budget is used up; the client asks again for the rest.
     pub pages: PageSet,
+    /// The store's incarnation as `begin` gave it; another one refuses the call.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incarnation: Option<Incarnation>,
+    /// The transaction's own stage. A page that it holds is answered from there, with
+    /// [`PageImage::from`] at `version`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stage: Option<StageId>,
 }
 
 /// Uploads pages ahead of the commit that will refer to them, or drops ones uploaded before.
@@ -160,6 +179,9 @@ pub struct StageRequest {
     /// Pages to drop from the stage.
     #[serde(default)]
     pub unstage: PageSet,
+    /// The store's incarnation as `begin` gave it; another one refuses the call.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incarnation: Option<Incarnation>,
 }
 
 /// What the stage holds now.
@@ -198,6 +220,12 @@ pub struct CommitRequest {
     pub pages: Vec<PageData>,
     /// Pages that were written and staged; an index stands here or in `pages`, never in both.
     pub stage: Option<StageRef>,
+    /// The store's incarnation as `begin` gave it; another one refuses the call.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incarnation: Option<Incarnation>,
+    /// The write lease that the transaction holds. The commit gives it back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease: Option<LeaseNonce>,
 }
 
 /// A stage as its client believes it to be; the server refuses the commit if it is not so.
@@ -223,6 +251,161 @@ pub struct CommitReply {
     pub read_version: ReadVersion,
     /// Pages that others changed in (base, seen]; `None` is unknown: drop everything cached.
     pub changed: Option<PageSet>,
+}
+
+/// Commits a transaction over several namespaces: all or nothing, at one version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupCommitRequest {
+    /// Drawn at random for this commit; the same for each retry of it.
+    pub key: IdempotencyKey,
+    /// True from the second sending on: an earlier one may still be under way, or done.
+    #[serde(default)]
+    pub retry: bool,
+    /// The store's incarnation as `begin` gave it; another one refuses the call.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incarnation: Option<Incarnation>,
+    /// The largest read version this client was given for this transaction.
+    pub read_version: ReadVersion,
+    /// What happens to each namespace, each once; at most [`MAX_GROUP`].
+    pub members: Vec<GroupMember>,
+}
+
+/// The most namespaces of one commit: those of the original, which covers the most databases that
+/// SQLite attaches by default.
+pub const MAX_GROUP: usize = 16;
+
+/// One namespace's part of a [`GroupCommitRequest`]. The fields mean what they mean in a
+/// [`CommitRequest`]. With no page and no stage the namespace was only read: its read set is
+/// checked, and it gets no new version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupMember {
+    /// The namespace's key.
+    pub ns: NamespaceKey,
+    /// The namespace's id as `begin` gave it.
+    pub namespace: NamespaceId,
+    /// The snapshot that was read.
+    pub base: Version,
+    /// Pages that were read.
+    pub read: PageSet,
+    /// Pages that were written, inline.
+    #[serde(default, deserialize_with = "at_most_pages")]
+    pub pages: Vec<PageData>,
+    /// Pages that were written and staged.
+    #[serde(default)]
+    pub stage: Option<StageRef>,
+    /// The write lease that the transaction holds on the namespace. The commit gives it back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease: Option<LeaseNonce>,
+}
+
+/// The commit is durable and visible, in all of its namespaces.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupCommitReply {
+    /// The version it made, in every namespace that was written.
+    pub version: Version,
+    /// Send at least this as `read_version` from now on.
+    pub read_version: ReadVersion,
+    /// What others did, in the order of [`GroupCommitRequest::members`].
+    pub members: Vec<GroupChanges>,
+}
+
+/// What others did to one namespace of a group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupChanges {
+    /// As [`CommitReply::seen`].
+    pub seen: Version,
+    /// As [`CommitReply::changed`].
+    pub changed: Option<PageSet>,
+}
+
+/// Settles a commit over several namespaces.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupSettleRequest {
+    /// The commit's key.
+    pub key: IdempotencyKey,
+    /// All of its namespaces, in any order.
+    pub members: Vec<GroupName>,
+}
+
+/// A namespace of a group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupName {
+    /// The namespace's key.
+    pub ns: NamespaceKey,
+    /// The namespace's id.
+    pub namespace: NamespaceId,
+}
+
+/// Asks for, keeps or gives back the write lease of a namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseRequest {
+    /// The namespace's id.
+    pub namespace: NamespaceId,
+    /// The store's incarnation as `begin` gave it; another one refuses the call.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incarnation: Option<Incarnation>,
+    /// What to do.
+    pub action: LeaseAction,
+}
+
+/// What to do about a lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LeaseAction {
+    /// Takes it, or queues for it. Never waits.
+    Acquire {
+        /// The ticket of an earlier answer.
+        ticket: Option<LeaseTicket>,
+    },
+    /// Keeps it for another term.
+    Renew {
+        /// The lease.
+        nonce: LeaseNonce,
+    },
+    /// Gives it back, or gives up a ticket: one who has neither changes nothing.
+    Release {
+        /// The lease.
+        nonce: Option<LeaseNonce>,
+        /// The ticket.
+        ticket: Option<LeaseTicket>,
+    },
+}
+
+/// What became of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LeaseReply {
+    /// The caller holds the lease.
+    Granted {
+        /// Names it in `commit` and `renew`.
+        nonce: LeaseNonce,
+        /// It ends this long after the request was sent unless renewed, in milliseconds.
+        ttl_millis: u64,
+        /// The namespace's newest commit. A snapshot older than this cannot be written on.
+        head: Version,
+        /// Send at least this as `read_version` from now on.
+        read_version: ReadVersion,
+    },
+    /// Somebody else holds it, or is before the caller in the queue.
+    Busy {
+        /// The caller's place in the queue; given up if it does not ask again soon.
+        ticket: LeaseTicket,
+        /// When asking again is worth while, in milliseconds.
+        retry_millis: u64,
+        /// A place is kept for this long after the last request, in milliseconds.
+        ticket_millis: u64,
+    },
+    /// Given back.
+    Released,
+}
+
+/// A place in the queue for a write lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseTicket {
+    /// Tickets are served in the order of their numbers.
+    pub number: u64,
+    /// Tells its holder from a guess.
+    pub nonce: LeaseNonce,
 }
 
 /// Settles a commit whose outcome the client does not know: after the reply, it either happened

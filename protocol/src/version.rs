@@ -143,6 +143,11 @@ fixed_bytes! {
 }
 
 fixed_bytes! {
+    /// Names the holder of a write lease. Drawn by the server for each grant.
+    LeaseNonce, 16, "a lease nonce"
+}
+
+fixed_bytes! {
     /// Drawn at random when a store is made and again when it is restored from a backup: versions
     /// and cached pages of one incarnation mean nothing in another.
     Incarnation, 8, "a store incarnation"

@@ -80,6 +80,8 @@ fn valid_messages() -> Vec<Vec<u8>> {
         read: pages.clone(),
         pages: vec![page.clone(), page.clone()],
         stage: Some(stage),
+        incarnation: None,
+        lease: None,
     };
     let upload = StageRequest {
         namespace,
@@ -87,6 +89,7 @@ fn valid_messages() -> Vec<Vec<u8>> {
         stage: Some(stage.stage),
         pages: vec![page],
         unstage: pages.clone(),
+        incarnation: None,
     };
     let moment = Moment::Version(version);
     let read = ReadRequest {
@@ -94,10 +97,13 @@ fn valid_messages() -> Vec<Vec<u8>> {
         version,
         read_version: ReadVersion(9),
         pages,
+        incarnation: None,
+        stage: None,
     };
     let begin = BeginRequest {
         known: Some(known),
         want_pages: true,
+        as_of: None,
     };
     vec![
         encode(&begin).unwrap(),

@@ -88,6 +88,7 @@ fn begin_request() {
         &BeginRequest {
             known: None,
             want_pages: true,
+            as_of: None,
         },
         b"\x82\xa5known\xc0\xaawant_pages\xc3",
     );
@@ -100,6 +101,7 @@ fn begin_request() {
                 own: vec![Version::new(1, 0)],
             }),
             want_pages: false,
+            as_of: None,
         },
         b"\x82\
         \xa5known\x84\
@@ -216,6 +218,8 @@ fn read_request() {
             version: version(),
             read_version: ReadVersion(128),
             pages: pages_3_to_5_and_300(),
+            incarnation: None,
+            stage: None,
         },
         &bytes,
     );
@@ -262,6 +266,7 @@ fn stage_request() {
                 data: ByteBuf::from(vec![0xee; 300]),
             }],
             unstage: [8].into_iter().collect(),
+            incarnation: None,
         },
         &[
             b"\x85\
@@ -281,6 +286,7 @@ fn stage_request() {
             stage: None,
             pages: vec![],
             unstage: PageSet::new(),
+            incarnation: None,
         },
         b"\x85\
         \xa9namespace\xc4\x0aNAMESPACE!\
@@ -343,6 +349,8 @@ fn commit_request() {
                 count: 2,
                 sum: 9,
             }),
+            incarnation: None,
+            lease: None,
         },
         &bytes,
     );

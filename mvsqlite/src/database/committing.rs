@@ -289,6 +289,8 @@ impl DatabaseFile {
             read: bounded(&self.read_set, MOST_READ_RUNS),
             pages: inline_pages.map(page_data).collect(),
             stage,
+            incarnation: Some(snapshot.identity.incarnation),
+            lease: None,
         };
         let plane = self.remote.env.plane();
         let outcome = plane.commit(&self.remote.key, request, if staged { bytes } else { 0 });
@@ -421,6 +423,7 @@ impl super::remote::Remote {
                 stage,
                 pages: batch.iter().map(|page| page_data(page)).collect(),
                 unstage: PageSet::new(),
+                incarnation: Some(snapshot.identity.incarnation),
             };
             let reply = self.env.plane().stage(&self.key, &request)?;
             snapshot.read_version = snapshot.read_version.max(reply.read_version);

@@ -254,6 +254,7 @@ impl Error {
                 SqliteCode::BusySnapshot
             }
             Code::TooLarge | Code::StorageFull => SqliteCode::Full,
+            Code::ReadOnly => SqliteCode::ReadOnly,
             Code::BadPages => SqliteCode::NotADatabase,
             Code::Corrupt => SqliteCode::Corrupt,
             _ => self.io_error(),

@@ -52,6 +52,7 @@ impl Remote {
         let request = BeginRequest {
             known,
             want_pages: !has_page1,
+            as_of: None,
         };
         let reply = self.env.plane().begin(&self.key, &request)?;
         let identity = Identity {
@@ -190,6 +191,8 @@ impl Remote {
             version: snapshot.version,
             read_version: snapshot.read_version,
             pages,
+            incarnation: Some(snapshot.identity.incarnation),
+            stage: None,
         };
         let images = self.env.plane().read(&self.key, &request)?;
         let fits = |image: &PageImage| {

@@ -40,6 +40,8 @@ async fn a_commit_is_read_back_at_its_version() {
         version: again.version,
         read_version: again.read_version,
         pages: [2, 1, 7].into_iter().collect(),
+        incarnation: None,
+        stage: None,
     };
     let reply = server.call("read", &read).await;
     assert_eq!(reply.status, 200, "{}", reply.text());
@@ -84,6 +86,7 @@ async fn pages_are_staged_ahead() {
         stage: None,
         pages: vec![page(1, 1), page(2, 2)],
         unstage: PageSet::new(),
+        incarnation: None,
     };
     let staged: StageReply = message(&server.call("stage", &batch).await);
     assert_eq!(staged.count, 2);
@@ -103,6 +106,8 @@ async fn a_large_read_arrives_whole_in_pieces() {
         version: committed.version,
         read_version: committed.read_version,
         pages: (0..count).collect(),
+        incarnation: None,
+        stage: None,
     };
     let reply = server.call("read", &read).await;
     assert_eq!(reply.header("transfer-encoding"), Some("chunked"));

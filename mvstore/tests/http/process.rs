@@ -186,6 +186,8 @@ async fn every_acknowledged_commit_survives_kill_9_and_restart() {
         version: begun.version,
         read_version: begun.read_version,
         pages: (1..5).collect(),
+        incarnation: None,
+        stage: None,
     };
     let reply = call(store.data, "test", "read", &read).await;
     let mut rest = &reply.body[..];

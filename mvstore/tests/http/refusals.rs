@@ -101,6 +101,8 @@ async fn what_the_store_refuses_has_its_code_and_a_way_out() {
         version: before.version,
         read_version: before.read_version,
         pages: [0].into_iter().collect(),
+        incarnation: None,
+        stage: None,
     };
     let reply = server.call("read", &stale).await;
     assert_eq!(
@@ -114,6 +116,8 @@ async fn what_the_store_refuses_has_its_code_and_a_way_out() {
         version: Version::new(u64::MAX, 0),
         read_version: begun.read_version,
         pages: [0].into_iter().collect(),
+        incarnation: None,
+        stage: None,
     };
     let reply = server.call("read", &future).await;
     assert_eq!(
@@ -163,6 +167,8 @@ async fn more_pages_than_one_read_may_ask_for_are_refused() {
         version: begun.version,
         read_version: ReadVersion(begun.read_version.0),
         pages: (0..begun.limits.read_pages + 1).collect(),
+        incarnation: None,
+        stage: None,
     };
     let reply = server.call("read", &read).await;
     assert_eq!((reply.status, problem(&reply).code), (413, Code::TooLarge));

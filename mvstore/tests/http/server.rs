@@ -149,6 +149,8 @@ pub(crate) fn commit_of(begun: &BeginReply, key: u128, pages: Vec<PageData>) -> 
         read,
         pages,
         stage: None,
+        incarnation: None,
+        lease: None,
     }
 }
 

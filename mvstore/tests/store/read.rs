@@ -1,7 +1,7 @@
 //! Snapshots and reads.
 
-use mvsqlite_protocol::v2::{BeginRequest, KnownState};
-use mvsqlite_protocol::{Code, PageImage, PageSet, Version};
+use mvsqlite_protocol::v2::{BeginRequest, KnownState, ReadRequest};
+use mvsqlite_protocol::{Code, Incarnation, PageImage, PageSet, Version};
 use mvstore::kv::{Engine, Freshness, Isolation, KeyRange, RangeOptions};
 
 use crate::support::{Fixture, filled, page_one};
@@ -9,6 +9,24 @@ use crate::support::{Fixture, filled, page_one};
 fn bytes(images: &[PageImage]) -> Vec<Option<u8>> {
     let first = |image: &PageImage| image.data.as_ref().map(|data| data[0]);
     images.iter().map(first).collect()
+}
+
+#[tokio::test]
+async fn a_call_meant_for_another_incarnation_of_the_store_is_refused() {
+    let f = Fixture::new().await;
+    let base = f.begin().await;
+    let request = |incarnation| ReadRequest {
+        namespace: base.namespace,
+        version: base.version,
+        read_version: base.read_version,
+        pages: [1].into_iter().collect(),
+        incarnation: Some(incarnation),
+        stage: None,
+    };
+    let read = async |incarnation| f.store.read(&f.key, request(incarnation)).await;
+    read(base.incarnation).await.unwrap();
+    let refusal = read(Incarnation::from_bytes([0xee; 8])).await.unwrap_err();
+    assert_eq!(refusal.code(), Code::NamespaceChanged);
 }
 
 #[tokio::test]
@@ -126,6 +144,7 @@ async fn begin_brings_page_1_and_what_its_header_says() {
     let request = BeginRequest {
         known: None,
         want_pages: true,
+        as_of: None,
     };
     let base = f.store.begin(&f.key, request).await.unwrap();
     assert_eq!(base.page_size, 512);
@@ -142,6 +161,7 @@ async fn changed(f: &Fixture, known: KnownState) -> Option<PageSet> {
     let request = BeginRequest {
         known: Some(known),
         want_pages: false,
+        as_of: None,
     };
     f.store.begin(&f.key, request).await.unwrap().changed
 }
@@ -269,6 +289,7 @@ async fn a_changelog_entry_that_misses_chunks_or_has_no_end_is_reported() {
         let request = BeginRequest {
             known: Some(known),
             want_pages: false,
+            as_of: None,
         };
         let refusal = f.store.begin(&f.key, request).await.unwrap_err();
         assert_eq!(refusal.code(), Code::Corrupt);

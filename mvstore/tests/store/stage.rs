@@ -41,6 +41,7 @@ async fn count_and_sum_are_exact_under_replacement_removal_and_repetition() {
         stage: Some(reply.stage),
         pages: Vec::new(),
         unstage: [1, 3, 77].into_iter().collect::<PageSet>(),
+        incarnation: None,
     };
     for _ in 0..2 {
         let reply = f.store.stage(&f.key, request.clone()).await.unwrap();

@@ -157,6 +157,8 @@ impl Fixture {
                 .map(|(index, data)| page(*index, data))
                 .collect(),
             stage: None,
+            incarnation: None,
+            lease: None,
         }
     }
 
@@ -182,6 +184,8 @@ impl Fixture {
             version,
             read_version: base.read_version,
             pages: pages.into_iter().collect(),
+            incarnation: None,
+            stage: None,
         };
         self.store.read(&self.key, request).await
     }
@@ -208,6 +212,7 @@ impl Fixture {
                 .map(|(index, data)| page(*index, data))
                 .collect(),
             unstage: PageSet::new(),
+            incarnation: None,
         };
         self.store.stage(&self.key, request).await
     }

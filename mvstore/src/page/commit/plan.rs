@@ -135,6 +135,8 @@ mod tests {
             read: [1, 2].into_iter().collect(),
             pages: pages.iter().map(page).collect(),
             stage: None,
+            incarnation: None,
+            lease: None,
         }
     }
 

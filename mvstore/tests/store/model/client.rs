@@ -85,6 +85,7 @@ impl Client {
         let request = BeginRequest {
             known: self.known.take(),
             want_pages: self.random.chance(50),
+            as_of: None,
         };
         let fixture = &self.world.fixture;
         let base = fixture.store.begin(&fixture.key, request).await.unwrap();
