@@ -2,13 +2,14 @@
 //!
 //! This crate knows SQLite's call sequences and its file format, but has not one line of its C
 //! API: crate `mvsqlite-vfs` translates between the two. The host is somebody else's process, so
-//! nothing here prints, panics, starts a thread, or keeps state outside an [`Environment`].
+//! nothing here prints, panics, starts a thread before there is work for it, or keeps state outside an
+//! [`Environment`].
 //!
 //! | module | what |
 //! |---|---|
 //! | [`config`] | what the environment variables say |
 //! | [`environment`] | what the databases of a process share |
-//! | [`system`] | clock, randomness and process id, behind a seam |
+//! | [`system`] | clock, randomness, process id and threads, behind a seam |
 //! | [`client`] | the blocking client of data plane v2 |
 //! | [`database`] | one open database: snapshot, transaction, page cache |
 

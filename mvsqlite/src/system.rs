@@ -1,10 +1,16 @@
-//! What the operating system tells us: time, randomness, which process this is.
+//! What the operating system gives us: time, randomness, which process this is, threads.
 //!
 //! A seam, so that a simulation can drive the real logic with its own clock and seed.
 
+use std::io;
 use std::time::{Duration, Instant};
 
-/// Clock, randomness and process id.
+use nix::sys::signal::{SigSet, SigmaskHow};
+
+/// Stack of a thread of ours, in bytes: what it calls is shallow.
+const STACK_BYTES: usize = 512 << 10;
+
+/// Clock, randomness, process id and threads.
 pub trait System: Send + Sync {
     /// Monotonic time since some fixed moment.
     fn now(&self) -> Duration;
@@ -20,6 +26,16 @@ pub trait System: Send + Sync {
 
     /// The id of the calling process: another one after `fork`.
     fn process_id(&self) -> u32;
+
+    /// Starts a thread that does this work and ends. It gets no signal of the host's. A simulation
+    /// has none: whoever asks for a thread must be able to do without.
+    ///
+    /// # Errors
+    /// If there is no thread to be had.
+    fn spawn(&self, name: &'static str, work: Box<dyn FnOnce() + Send>) -> io::Result<()> {
+        let _ = (name, work);
+        Err(io::ErrorKind::Unsupported.into())
+    }
 }
 
 /// The system has no randomness to give.
@@ -65,5 +81,41 @@ impl System for Os {
 
     fn process_id(&self) -> u32 {
         std::process::id()
+    }
+
+    fn spawn(&self, name: &'static str, work: Box<dyn FnOnce() + Send>) -> io::Result<()> {
+        // The thread inherits this mask: the host's handlers run on the host's threads only.
+        let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
+        let thread = std::thread::Builder::new()
+            .name(name.to_owned())
+            .stack_size(STACK_BYTES)
+            .spawn(work);
+        before.thread_set_mask()?;
+        thread.map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    #[test]
+    fn a_thread_of_ours_blocks_every_signal_and_its_maker_none_more() {
+        let before = SigSet::thread_get_mask().unwrap();
+        let (send, receive) = mpsc::channel();
+        let work = move || send.send(SigSet::thread_get_mask().unwrap()).unwrap();
+        Os::new().spawn("mvsqlite-test", Box::new(work)).unwrap();
+        let inside = receive.recv().unwrap();
+        use nix::sys::signal::Signal;
+        for signal in [
+            Signal::SIGALRM,
+            Signal::SIGCHLD,
+            Signal::SIGINT,
+            Signal::SIGPROF,
+        ] {
+            assert!(inside.contains(signal));
+        }
+        assert_eq!(SigSet::thread_get_mask().unwrap(), before);
     }
 }
