@@ -10,16 +10,18 @@
 
 mod echo;
 mod linked;
+mod scale;
 mod side;
 mod stats;
 mod store;
 mod workload;
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 
+use crate::scale::{Amounts, Probe, Scale};
 use crate::side::Side;
-use crate::stats::Report;
+use crate::stats::{Measured, Report};
 use crate::store::Store;
 use crate::workload::Workload;
 
@@ -54,30 +56,78 @@ enum Command {
         /// The database: a namespace or a path.
         database: String,
     },
+    /// One measurement of a scale, in this process: what the parent starts.
+    #[command(hide = true)]
+    Probe {
+        /// Which.
+        probe: Probe,
+        /// Which side.
+        side: Side,
+        /// The database: a namespace or a path.
+        database: String,
+        /// Operations in all.
+        count: u64,
+        /// Connections that share them.
+        clients: u64,
+    },
+    /// What grows: clients, history, namespaces; minutes each.
+    Scale {
+        /// Which; all of them if none is named.
+        scales: Vec<Scale>,
+        /// A part of each only, to see that it works.
+        #[arg(long, default_value_t = 1)]
+        one_in: u64,
+    },
 }
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    match arguments.command {
+    match &arguments.command {
         Some(Command::Worker {
             workload,
             side,
             database,
-        }) => {
-            let measured = workload.run(side, &database)?;
-            println!("{}", serde_json::to_string(&measured)?);
-            Ok(())
-        }
+        }) => answer(&workload.run(*side, database)?),
+        Some(Command::Probe {
+            probe,
+            side,
+            database,
+            count,
+            clients,
+        }) => answer(&probe.run(*side, database, *count, *clients)?),
+        Some(Command::Scale { scales, one_in }) => run_scales(&arguments, scales, *one_in),
         None => run_all(&arguments),
     }
 }
 
-/// Runs every workload on both sides and prints the table.
-fn run_all(arguments: &Arguments) -> Result<()> {
-    let scratch = match &arguments.directory {
+/// Tells the parent what was measured.
+fn answer(measured: &Measured) -> Result<()> {
+    println!("{}", serde_json::to_string(measured)?);
+    Ok(())
+}
+
+fn scratch(arguments: &Arguments) -> Result<tempfile::TempDir> {
+    Ok(match &arguments.directory {
         Some(directory) => tempfile::tempdir_in(directory)?,
         None => tempfile::tempdir()?,
-    };
+    })
+}
+
+/// Runs each scale on a store of its own.
+fn run_scales(arguments: &Arguments, scales: &[Scale], one_in: u64) -> Result<()> {
+    let all = Scale::value_variants();
+    let scales = if scales.is_empty() { all } else { scales };
+    let amounts = Amounts::one_in(one_in)?;
+    for scale in scales {
+        let scratch = scratch(arguments)?;
+        scale::run(*scale, amounts, &arguments.mvstore, scratch.path())?;
+    }
+    Ok(())
+}
+
+/// Runs every workload on both sides and prints the table.
+fn run_all(arguments: &Arguments) -> Result<()> {
+    let scratch = scratch(arguments)?;
     let store = Store::start(&arguments.mvstore, scratch.path())?;
     let mut report = Report::new(echo::median()?);
     println!(

@@ -8,6 +8,7 @@ use clap::ValueEnum;
 use rusqlite::{Connection, OpenFlags};
 
 use crate::linked;
+use crate::scale::Probe;
 use crate::stats::Measured;
 use crate::store::Store;
 use crate::workload::Workload;
@@ -61,30 +62,45 @@ pub fn measure(workload: Workload, side: Side, scratch: &Path, store: &Store) ->
 
 /// Runs one workload in a process of its own.
 fn worker(workload: Workload, side: Side, database: &str, store: &Store) -> Result<Measured> {
-    let value = |value: &dyn ValueName| value.name();
+    let name = name(&workload);
+    in_process(&["worker", &name, &self::name(&side), database], store)
+}
+
+/// Runs one probe in a process of its own.
+pub fn probe(
+    probe: Probe,
+    side: Side,
+    database: &str,
+    count: u64,
+    clients: u64,
+    store: &Store,
+) -> Result<Measured> {
+    let (count, clients) = (count.to_string(), clients.to_string());
+    let arguments = [
+        "probe",
+        &name(&probe),
+        &name(&side),
+        database,
+        &count,
+        &clients,
+    ];
+    in_process(&arguments, store)
+}
+
+/// Runs this program once more, as a client of the store.
+fn in_process(arguments: &[&str], store: &Store) -> Result<Measured> {
     let output = Command::new(std::env::current_exe()?)
-        .args(["worker", &value(&workload), &value(&side), database])
+        .args(arguments)
         .env("MVSQLITE_DATA_PLANE", store.data_plane())
         .stderr(Stdio::inherit())
         .output()
-        .context("starting a worker")?;
-    ensure!(
-        output.status.success(),
-        "the worker for {} failed",
-        value(&workload)
-    );
+        .context("starting a process for the measurement")?;
+    ensure!(output.status.success(), "'{}' failed", arguments.join(" "));
     Ok(serde_json::from_slice(&output.stdout)?)
 }
 
 /// The name a value has on the command line.
-trait ValueName {
-    fn name(&self) -> String;
-}
-
-impl<T: ValueEnum> ValueName for T {
-    fn name(&self) -> String {
-        self.to_possible_value()
-            .map(|value| value.get_name().to_owned())
-            .unwrap_or_default()
-    }
+fn name(value: &impl ValueEnum) -> String {
+    let value = value.to_possible_value();
+    value.map_or_else(String::new, |value| value.get_name().to_owned())
 }

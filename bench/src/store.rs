@@ -1,5 +1,6 @@
 //! A store of the benchmark's own: the real binary on the embedded engine.
 
+use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -12,6 +13,8 @@ pub struct Store {
     process: Child,
     data_plane: String,
     admin_api: String,
+    agent: ureq::Agent,
+    start_up: Duration,
 }
 
 impl Store {
@@ -19,6 +22,7 @@ impl Store {
     pub fn start(binary: &Path, scratch: &Path) -> Result<Self> {
         let (data_plane, admin_api) = (free_address()?, free_address()?);
         let log = std::fs::File::create(scratch.join("mvstore.log"))?;
+        let started = Instant::now();
         let process = Command::new(binary)
             .args(["--data-plane", &data_plane, "--admin-api", &admin_api])
             .arg("--data-dir")
@@ -27,12 +31,14 @@ impl Store {
             .stderr(log)
             .spawn()
             .with_context(|| format!("starting {}; build it first", binary.display()))?;
-        let store = Self {
+        let mut store = Self {
             process,
             data_plane,
             admin_api,
+            agent: ureq::agent(),
+            start_up: Duration::ZERO,
         };
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = started + Duration::from_secs(20);
         while ureq::get(format!("http://{}/readyz", store.admin_api))
             .call()
             .is_err()
@@ -40,9 +46,15 @@ impl Store {
             if Instant::now() > deadline {
                 bail!("the store did not get ready within 20 s");
             }
-            std::thread::sleep(Duration::from_millis(20));
+            std::thread::sleep(Duration::from_millis(1));
         }
+        store.start_up = started.elapsed();
         Ok(store)
+    }
+
+    /// How long it took from its start until it was ready.
+    pub fn start_up(&self) -> Duration {
+        self.start_up
     }
 
     /// What clients set `MVSQLITE_DATA_PLANE` to.
@@ -52,12 +64,30 @@ impl Store {
 
     /// Makes a namespace.
     pub fn create_namespace(&self, key: &str) -> Result<()> {
+        self.admin("create_namespace", key).map(drop)
+    }
+
+    /// The newest version of a namespace.
+    pub fn version(&self, key: &str) -> Result<String> {
+        let stat: serde_json::Value = serde_json::from_str(&self.admin("stat_namespace", key)?)?;
+        let version = stat["version"].as_str();
+        Ok(version.context("no version")?.to_owned())
+    }
+
+    /// How many namespaces the store lists.
+    pub fn count_namespaces(&self) -> Result<u64> {
+        let url = format!("http://{}/api/list_namespace", self.admin_api);
+        let mut body = self.agent.get(url).call()?.into_body();
+        Ok(BufReader::new(body.as_reader()).lines().count() as u64)
+    }
+
+    /// A call of the admin API about one namespace; its answer.
+    fn admin(&self, call: &str, key: &str) -> Result<String> {
         let body = serde_json::json!({ "key": key }).to_string();
-        let url = format!("http://{}/api/create_namespace", self.admin_api);
-        ureq::post(url)
-            .send(body)
-            .with_context(|| format!("creating namespace {key}"))?;
-        Ok(())
+        let url = format!("http://{}/api/{call}", self.admin_api);
+        let answer = self.agent.post(url).send(body);
+        let mut answer = answer.with_context(|| format!("{call} of {key}"))?;
+        Ok(answer.body_mut().read_to_string()?)
     }
 
     /// Resident memory of the store's process, in bytes.
