@@ -10,12 +10,14 @@
 //!
 //! | key | value |
 //! |---|---|
+//! | `c` id child id | a fork of the namespace: the version of it that the fork sees |
 //! | `f` | [`StoreFormat`]: generations and incarnation |
 //! | `h` | high-water mark: a version the store has reached |
 //! | `n` namespace key | [`CatalogEntry`] |
 //! | `t` milliseconds | the version at that time; both grow together |
 //! | `u` id kind | [`Usage`]: `p` of page versions, `s` of staged pages |
 //! | `w` `d` id | a deleted namespace whose keys are still to be removed; the value is its key |
+//! | `w` `l` id version | a layer still to be folded: a [`FoldCursor`] |
 //! | `x` bucket milliseconds id kind name | nothing; something expires then ([`Expiry`]) |
 //!
 //! Reserved there: `a` operations, `k` tokens, `l` leases, `q` quotas, `s` named snapshots.
@@ -37,25 +39,35 @@
 //! Reserved there: `h`, pages that wait for a commit of protocol v1.
 //!
 //! **Growing without a new format.** A namespace's guard says which generation may read and which
-//! may write it, and has room for the lock, the lease, the horizon, layers and ancestors. Page
+//! may write it, and has room for the lock, the lease and the horizon. Generation 2 gave it layers
+//! and ancestors; a store and a namespace that have none are as generation 1 wrote them. Page
 //! tags and flag bits that this build does not know are refused as unknown, never guessed at.
 
 mod catalog;
 mod changelog;
 mod guard;
 mod keys;
+mod layer;
 mod page;
 
 pub(crate) use catalog::{CatalogEntry, Outcome, StoreFormat, Usage};
 pub(crate) use changelog::{ChangeEntry, ChangeReader, PageOneClass, Pages};
 pub(crate) use guard::{Guard, State};
 pub(crate) use keys::{Expiry, ExpiryKind, Keyspace, UsageKind};
+#[allow(unused_imports, reason = "the next change reads through them")]
+pub(crate) use layer::{Ancestor, FoldCursor, FoldPass, Layer, LayerKind, MAX_LAYERS};
 pub(crate) use page::{PageValue, StageRecord, StageState, decode_sum, page_sum};
 
 use mvsqlite_protocol::Version;
 
-/// The format generation this build reads and writes.
-pub(crate) const GENERATION: u8 = 1;
+/// The newest format generation that this build reads and writes.
+pub(crate) const GENERATION: u8 = 2;
+
+/// The generation that everything is written in which does not need a newer one.
+pub(crate) const FIRST_GENERATION: u8 = 1;
+
+/// The generation that knows layers, ancestors and forks.
+pub(crate) const LAYERS_GENERATION: u8 = 2;
 
 /// Where a versionstamp will be put: ten zeros until the engine knows better.
 const STAMP_PLACEHOLDER: [u8; Version::LEN] = [0; Version::LEN];

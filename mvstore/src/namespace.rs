@@ -54,13 +54,14 @@ pub(crate) fn expect_id(
     Ok(entry)
 }
 
-/// Whether the namespace lets a call in. Returns its horizon: nothing below it is kept.
+/// Whether the namespace lets a call in. Returns its guard with the horizon as it counts: nothing
+/// below it is kept.
 pub(crate) fn admit(
     key: &NamespaceKey,
     id: NamespaceId,
     guard: Option<Guard>,
     access: Access,
-) -> Result<Version, StoreError> {
+) -> Result<Guard, StoreError> {
     let guard = guard.ok_or_else(|| not_found(key))?;
     if guard.state != State::Live {
         return Err(not_found(key));
@@ -72,7 +73,10 @@ pub(crate) fn admit(
             reason: format!("the namespace '{key}' is locked by another writer"),
         });
     }
-    Ok(guard.horizon.max(id.as_version()))
+    Ok(Guard {
+        horizon: guard.oldest(id),
+        ..guard
+    })
 }
 
 /// Whether this build may do that to the namespace.
@@ -109,7 +113,7 @@ mod tests {
 
     const ID: NamespaceId = NamespaceId::from_bytes([1; 10]);
 
-    fn admitted(change: impl FnOnce(&mut Guard), access: Access) -> Result<Version, StoreError> {
+    fn admitted(change: impl FnOnce(&mut Guard), access: Access) -> Result<Guard, StoreError> {
         let mut guard = Guard::NEW;
         change(&mut guard);
         let key = "db".parse().unwrap();
@@ -118,7 +122,8 @@ mod tests {
 
     #[test]
     fn a_new_namespaces_horizon_is_its_id() {
-        assert_eq!(admitted(|_| (), Access::Write), Ok(ID.as_version()));
+        let guard = admitted(|_| (), Access::Write).unwrap();
+        assert_eq!(guard.horizon, ID.as_version());
     }
 
     #[test]
@@ -127,11 +132,12 @@ mod tests {
             let refusal = admitted(|guard| guard.state = state, Access::Read).unwrap_err();
             assert!(matches!(refusal, StoreError::NamespaceNotFound { .. }));
         }
-        let newer = |guard: &mut Guard| guard.min_writer = 2;
+        let newer = |guard: &mut Guard| guard.min_writer = GENERATION + 1;
         admitted(newer, Access::Read).unwrap();
         let refusal = admitted(newer, Access::Write).unwrap_err();
         assert!(matches!(refusal, StoreError::UnknownFormat { .. }));
-        let unreadable = admitted(|guard| guard.min_reader = 2, Access::Read).unwrap_err();
+        let unreadable =
+            admitted(|guard| guard.min_reader = GENERATION + 1, Access::Read).unwrap_err();
         assert!(matches!(unreadable, StoreError::UnknownFormat { .. }));
         let locked = |guard: &mut Guard| guard.lease = Some([1; 16]);
         admitted(locked, Access::Read).unwrap();

@@ -33,7 +33,7 @@ async fn try_resolve(
     let entry = ctx.catalog_entry(&*txn, key.as_str(), isolation).await?;
     let id = named(key, entry)?.id;
     let (guard, head) = try_join!(ctx.guard(&*txn, id, isolation), ctx.head(&*txn, id))?;
-    let horizon = admit(key, id, guard, Access::Read)?;
+    let horizon = admit(key, id, guard, Access::Read)?.horizon;
     let read_version = txn.read_version().await?;
     let namespace = Namespace {
         ctx,

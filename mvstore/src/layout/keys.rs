@@ -185,6 +185,55 @@ impl Keyspace {
         Ok(id)
     }
 
+    /// A fork of a namespace.
+    pub(crate) fn fork(&self, base: NamespaceId, fork: NamespaceId) -> Vec<u8> {
+        self.metadata(b'c', &[base.as_bytes(), fork.as_bytes()])
+    }
+
+    /// A fork whose id will be the version of the commit that writes it.
+    pub(crate) fn new_fork(&self, base: NamespaceId) -> StampedKey {
+        let id = NamespaceId::from_bytes(STAMP_PLACEHOLDER);
+        (
+            self.fork(base, id),
+            self.metadata.len() + 1 + NamespaceId::LEN,
+        )
+    }
+
+    /// The forks of a namespace.
+    pub(crate) fn forks(&self, base: NamespaceId) -> KeyRange {
+        KeyRange::prefix(&self.metadata(b'c', &[base.as_bytes()]))
+    }
+
+    /// The queue entry of a layer.
+    pub(crate) fn layer(&self, id: NamespaceId, at: Version) -> Vec<u8> {
+        self.metadata(b'w', &[b"l", id.as_bytes(), at.as_bytes()])
+    }
+
+    /// The queue entry of the layer of the commit that writes it.
+    pub(crate) fn new_layer(&self, id: NamespaceId) -> StampedKey {
+        let key = self.layer(id, Version::from_bytes(STAMP_PLACEHOLDER));
+        (key, self.metadata.len() + 2 + NamespaceId::LEN)
+    }
+
+    /// The queue of layers, by namespace and then by age, from behind a namespace on.
+    pub(crate) fn layers_behind(&self, id: Option<NamespaceId>) -> KeyRange {
+        let mut range = KeyRange::prefix(&self.metadata(b'w', &[b"l"]));
+        if let Some(id) = id {
+            range.begin = KeyRange::prefix(&self.metadata(b'w', &[b"l", id.as_bytes()])).end;
+        }
+        range
+    }
+
+    /// The namespace and version of a layer's queue entry.
+    pub(crate) fn parse_layer(&self, key: &[u8]) -> Result<(NamespaceId, Version), Malformed> {
+        let mut fields = self.behind_tag("a layer's queue key", &self.metadata, key)?;
+        fields.u8()?;
+        let id = NamespaceId::from_bytes(fields.take()?);
+        let at = fields.version()?;
+        fields.end()?;
+        Ok((id, at))
+    }
+
     /// An entry of the expiry index.
     pub(crate) fn expiry(&self, expiry: &Expiry) -> Vec<u8> {
         let kind = match expiry.kind {
@@ -298,6 +347,11 @@ impl Keyspace {
         Ok(parsed)
     }
 
+    /// A page as of a version.
+    pub(crate) fn page_at(&self, id: NamespaceId, index: PageIndex, version: Version) -> Vec<u8> {
+        self.page(id, b'p', &[&index.to_be_bytes(), version.as_bytes()])
+    }
+
     /// A page as of the commit that writes it.
     pub(crate) fn new_page(&self, id: NamespaceId, index: PageIndex) -> StampedKey {
         let key = self.page(id, b'p', &[&index.to_be_bytes(), &STAMP_PLACEHOLDER]);
@@ -355,6 +409,20 @@ impl Keyspace {
         self.page(id, b's', &[stage.as_bytes(), b"p", &index.to_be_bytes()])
     }
 
+    /// The staged pages from `first` up to and including `last`.
+    pub(crate) fn staged_pages(
+        &self,
+        id: NamespaceId,
+        stage: StageId,
+        first: PageIndex,
+        last: PageIndex,
+    ) -> KeyRange {
+        KeyRange::new(
+            self.staged_page(id, stage, first),
+            KeyRange::single(&self.staged_page(id, stage, last)).end,
+        )
+    }
+
     /// A staged page's sum.
     pub(crate) fn staged_sum(&self, id: NamespaceId, stage: StageId, index: PageIndex) -> Vec<u8> {
         self.page(id, b's', &[stage.as_bytes(), b"m", &index.to_be_bytes()])
@@ -366,8 +434,8 @@ impl Keyspace {
         KeyRange::new(self.staged_sum(id, stage, from), all.end)
     }
 
-    /// The page of a staged sum's key.
-    pub(crate) fn parse_staged_sum(&self, key: &[u8]) -> Result<PageIndex, Malformed> {
+    /// The page of the key of a staged page or of its sum.
+    pub(crate) fn parse_staged(&self, key: &[u8]) -> Result<PageIndex, Malformed> {
         let mut fields = self.behind_id("a staged page's key", key)?;
         fields.take::<{ StageId::LEN + 1 }>()?;
         let index = fields.u32()?;
@@ -446,6 +514,11 @@ mod tests {
                 format!("4d006d 75 {id} 73"),
             ),
             (keys.deleted(ID), format!("4d006d 77 64 {id}")),
+            (keys.fork(ID, ID), format!("4d006d 63 {id} {id}")),
+            (
+                keys.layer(ID, VERSION),
+                format!("4d006d 77 6c {id} {version}"),
+            ),
             (
                 keys.expiry(&EXPIRY),
                 format!("4d006d 78 0f 0000000000000102 {id} 73 {}", "1f".repeat(16)),
@@ -490,7 +563,11 @@ mod tests {
         assert_eq!(stamped(keys.new_guard(), ID.as_bytes()), keys.guard(ID));
         let change = stamped(keys.new_change(ID, 3), VERSION.as_bytes());
         assert_eq!(change, keys.change(ID, VERSION, 3));
+        let layer = stamped(keys.new_layer(ID), VERSION.as_bytes());
+        assert_eq!(layer, keys.layer(ID, VERSION));
+        assert_eq!(stamped(keys.new_fork(ID), ID.as_bytes()), keys.fork(ID, ID));
         let page = stamped(keys.new_page(ID, 7), VERSION.as_bytes());
+        assert_eq!(page, keys.page_at(ID, 7, VERSION));
         assert_eq!(keys.parse_page(&page), Ok((7, VERSION)));
         assert!(keys.page_until(ID, 7, VERSION).contains(&page));
         assert!(
@@ -508,9 +585,14 @@ mod tests {
         assert_eq!(keys.parse_time(&keys.time(258)), Ok(258));
         assert_eq!(keys.parse_deleted(&keys.deleted(ID)), Ok(ID));
         assert_eq!(keys.parse_expiry(&keys.expiry(&EXPIRY)), Ok(EXPIRY));
+        let layer = keys.layer(ID, VERSION);
+        assert_eq!(keys.parse_layer(&layer), Ok((ID, VERSION)));
+        for cut in 0..layer.len() {
+            keys.parse_layer(&layer[..cut]).expect_err("cut short");
+        }
         let change = keys.change(ID, VERSION, 3);
         assert_eq!(keys.parse_change(&change), Ok((VERSION, 3)));
-        assert_eq!(keys.parse_staged_sum(&keys.staged_sum(ID, STAGE, 7)), Ok(7));
+        assert_eq!(keys.parse_staged(&keys.staged_sum(ID, STAGE, 7)), Ok(7));
         for cut in 0..change.len() {
             keys.parse_change(&change[..cut]).expect_err("cut short");
         }
@@ -547,6 +629,18 @@ mod tests {
         assert!(keys.times_from(258).contains(&keys.time(258)));
         assert!(keys.expired(15, 259).contains(&keys.expiry(&EXPIRY)));
         assert!(!keys.expired(15, 258).contains(&keys.expiry(&EXPIRY)));
+        let staged = keys.staged_pages(ID, STAGE, 3, 5);
+        assert!(staged.contains(&keys.staged_page(ID, STAGE, 5)));
+        assert!(!staged.contains(&keys.staged_page(ID, STAGE, 6)));
+        assert!(!staged.contains(&keys.staged_page(ID, STAGE, 2)));
+        assert!(keys.forks(ID).contains(&keys.fork(ID, ID)));
+        assert!(keys.layers_behind(None).contains(&keys.layer(ID, VERSION)));
+        assert!(
+            !keys
+                .layers_behind(Some(ID))
+                .contains(&keys.layer(ID, VERSION))
+        );
+        assert!(!keys.layers_behind(None).contains(&keys.deleted(ID)));
         let stage = keys.whole_stage(ID, STAGE);
         assert!(stage.contains(&keys.stage(ID, STAGE)));
     }

@@ -153,7 +153,7 @@ async fn try_stat(ctx: &Context, key: &NamespaceKey) -> Result<NamespaceStat, Fa
         ctx.guard(&*txn, entry.id, isolation),
         ctx.head(&*txn, entry.id),
     )?;
-    let horizon = admit(key, entry.id, guard, Access::Read)?;
+    let horizon = admit(key, entry.id, guard, Access::Read)?.horizon;
     let page_one = page_one_at(ctx, &*txn, entry.id, version).await?;
     let header = match &page_one {
         Some(page) => Header::parse(&page.content)?,

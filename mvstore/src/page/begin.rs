@@ -41,7 +41,7 @@ async fn try_begin(
         ctx.guard(&*txn, entry.id, isolation),
         ctx.head(&*txn, entry.id),
     )?;
-    let horizon = admit(key, entry.id, guard, Access::Read)?;
+    let horizon = admit(key, entry.id, guard, Access::Read)?.horizon;
     let (changes, page_one) = changes_and_page_one(
         ctx,
         &*txn,

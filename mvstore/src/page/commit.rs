@@ -233,7 +233,7 @@ impl<'a> Attempt<'_, '_, 'a> {
         }
         progress.uncertain = false;
         expect_id(self.key, entry, id)?;
-        let horizon = admit(self.key, id, guard, Access::Write)?;
+        let horizon = admit(self.key, id, guard, Access::Write)?.horizon;
         expect_kept(request.base, horizon)?;
         let read_version = txn.read_version().await?;
         expect_order(read_version, head)?;
@@ -443,7 +443,7 @@ async fn staged_pages(
         let range = ctx.keys.staged_sums(id, stage, next);
         let pairs = txn.get_range(&range, options).await?;
         for (key, value) in &pairs {
-            let index = ctx.keys.parse_staged_sum(key).map_err(place())?;
+            let index = ctx.keys.parse_staged(key).map_err(place())?;
             pages.push((index, decode_sum(value).map_err(place())?));
             next = index.saturating_add(1);
         }

@@ -81,7 +81,7 @@ async fn try_read(
         ctx.head(&*txn, id),
     )?;
     expect_id(key, entry, id)?;
-    let horizon = admit(key, id, guard, Access::Read)?;
+    let horizon = admit(key, id, guard, Access::Read)?.horizon;
     expect_kept(request.version, horizon)?;
     if request.version != head && !is_commit(ctx, &*txn, id, request.version).await? {
         return Err(version_unknown(key, request.version).into());

@@ -11,7 +11,9 @@ use super::StoreOptions;
 use crate::context::{Bounds, Context, Failure, Reruns, corrupt_in};
 use crate::error::StoreError;
 use crate::kv::{Engine, Freshness, Isolation, KvError, Limits, Transaction};
-use crate::layout::{GENERATION, Keyspace, PageValue, StoreFormat, decode_version};
+use crate::layout::{
+    FIRST_GENERATION, GENERATION, Keyspace, PageValue, StoreFormat, decode_version,
+};
 use crate::page::{MAX_CHUNKS, MAX_RANGES, PageOneCache};
 
 /// Most bytes of pages that travel in one call, whatever the engine would take.
@@ -78,8 +80,9 @@ async fn enter(ctx: &Context, fresh: Incarnation) -> Result<Incarnation, Failure
     let Some(format) = txn.get(&key, Isolation::Serializable).await? else {
         let format = StoreFormat {
             generation: GENERATION.into(),
-            min_reader: GENERATION.into(),
-            min_writer: GENERATION.into(),
+            // What needs more says so itself.
+            min_reader: FIRST_GENERATION.into(),
+            min_writer: FIRST_GENERATION.into(),
             incarnation: fresh,
         };
         txn.set(&key, &format.encode());
