@@ -2,7 +2,8 @@
 //!
 //! SIGTERM or SIGINT begins the shutdown: listeners close, `/readyz` fails, requests in work end
 //! within the shutdown timeout, periodic tasks stop, the engine closes. A second signal ends the
-//! process at once, which loses nothing that was acknowledged.
+//! process at once, which loses nothing that was acknowledged. An engine that has stopped for good
+//! (the embedded one does after a failed write) ends the process too, with exit code 1.
 
 mod engine;
 mod log;
@@ -51,6 +52,12 @@ pub enum DaemonError {
     /// The engine cannot be opened.
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// It served, until the engine stopped for good.
+    #[error("stopped serving: {reason}")]
+    Stopped {
+        /// What happened, and what to do.
+        reason: String,
+    },
     /// The store cannot be opened on it.
     #[error("cannot open the store on {engine}: {reason}")]
     Store {
@@ -83,7 +90,7 @@ impl DaemonError {
 /// Serves until a signal ends it.
 ///
 /// # Errors
-/// If it cannot begin to serve.
+/// If it cannot begin to serve, or the engine stops for good.
 pub fn run(config: &Config) -> Result<(), DaemonError> {
     log::start(&config.log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -100,13 +107,20 @@ pub fn run(config: &Config) -> Result<(), DaemonError> {
                 return Ok(());
             }
         };
-        let name = signals.next().await;
-        info!(signal = name, "shutting down");
+        // A process that can do nothing any more makes way for one that recovers: whoever
+        // supervises it starts it anew.
+        let ended = tokio::select! {
+            name = signals.next() => {
+                info!(signal = name, "shutting down");
+                Ok(())
+            }
+            reason = running.stopped() => Err(DaemonError::Stopped { reason }),
+        };
         tokio::select! {
             () = running.stop() => info!("shut down"),
             name = signals.next() => warn!(signal = name, "ended at once"),
         }
-        Ok(())
+        ended
     });
     runtime.shutdown_timeout(RUNTIME_TIMEOUT);
     served
@@ -158,6 +172,11 @@ impl Running {
             periodic: Periodic::start(&store),
             engine: opened,
         })
+    }
+
+    /// Waits until the engine has stopped for good; why.
+    async fn stopped(&self) -> String {
+        self.engine.engine().stopped().await.to_string()
     }
 
     async fn stop(self) {

@@ -58,6 +58,12 @@ pub trait Engine: Send + Sync + 'static {
     /// [`KvError::StorageFull`] it can still be read.
     async fn check(&self) -> Result<(), KvError>;
 
+    /// Waits until the engine has stopped for good, and says why: only opening it anew can help.
+    /// Most engines never do.
+    async fn stopped(&self) -> KvError {
+        std::future::pending().await
+    }
+
     /// The engine's estimate of the bytes it occupies; `None` where it does not know.
     fn physical_bytes(&self) -> Option<u64>;
 }

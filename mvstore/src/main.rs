@@ -1,7 +1,7 @@
 //! `mvstore`: reads its command line, runs the daemon, tells by its exit code how that went.
 //!
-//! Exit codes: 0 after a shutdown by signal; 1 if the store cannot be served, with one line on
-//! stderr that says why; 2 for a command line that is not one.
+//! Exit codes: 0 after a shutdown by signal; 1 if the store cannot be served, or no longer, with one
+//! line on stderr that says why; 2 for a command line that is not one.
 
 use std::process::ExitCode;
 

@@ -17,7 +17,9 @@ pub struct Listener(Kind);
 #[derive(Debug)]
 enum Kind {
     Tcp(TcpListener),
-    Unix(UnixListener, SocketFile),
+    /// The file goes before the socket is closed: as long as the file is ours, a successor finds
+    /// somebody listening and does not put its own in its place, which we would remove.
+    Unix(SocketFile, UnixListener),
 }
 
 /// The file of a Unix socket, removed with its listener.
@@ -117,7 +119,7 @@ impl Listener {
         }
         let listener =
             UnixListener::bind(path).map_err(|error| BindError::new(place, flag, error))?;
-        Ok(Self(Kind::Unix(listener, SocketFile(path.to_owned()))))
+        Ok(Self(Kind::Unix(SocketFile(path.to_owned()), listener)))
     }
 
     /// The address with its real port, or the path.
@@ -127,7 +129,7 @@ impl Listener {
                 |_| "an unknown address".into(),
                 |address| address.to_string(),
             ),
-            Kind::Unix(_, file) => format!("unix:{}", file.0.display()),
+            Kind::Unix(file, _) => format!("unix:{}", file.0.display()),
         }
     }
 
@@ -148,7 +150,7 @@ impl Listener {
                 stream.set_nodelay(true)?;
                 Ok(Socket::Tcp(stream))
             }
-            Kind::Unix(listener, _) => Ok(Socket::Unix(listener.accept().await?.0)),
+            Kind::Unix(_, listener) => Ok(Socket::Unix(listener.accept().await?.0)),
         }
     }
 }

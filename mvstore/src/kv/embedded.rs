@@ -30,7 +30,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use mvsqlite_protocol::{ReadVersion, Version};
-use tokio::sync::oneshot;
+use tokio::sync::{SetOnce, oneshot};
 use tokio::task::consume_budget;
 
 use self::committer::{Committer, Job, Message};
@@ -109,7 +109,7 @@ struct Shared {
     options: EmbeddedOptions,
     /// `None` once closed: a view keeps the library's files open.
     published: RwLock<Option<Arc<Published>>>,
-    stopped: OnceLock<Stopped>,
+    stopped: SetOnce<Stopped>,
 }
 
 /// The newest commits that are durable.
@@ -159,7 +159,7 @@ impl EmbeddedEngine {
             path: path.clone(),
             options,
             published: RwLock::default(),
-            stopped: OnceLock::new(),
+            stopped: SetOnce::new(),
         });
         shared.publish(ReadVersion(newest), library.view());
         let (inbox, messages) = mpsc::channel();
@@ -342,6 +342,10 @@ impl Engine for EmbeddedEngine {
     async fn check(&self) -> Result<(), KvError> {
         self.shared.check_running()?;
         self.shared.check_space(BOOKKEEPING_BYTES + 1)
+    }
+
+    async fn stopped(&self) -> KvError {
+        self.shared.stopped.wait().await.error()
     }
 
     /// What the file system gave to the files, journals included.

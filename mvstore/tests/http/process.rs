@@ -70,6 +70,10 @@ impl Store {
     }
 
     fn with(words: &[&str]) -> Self {
+        Self::of(mvstore, words)
+    }
+
+    fn of(command: impl Fn(&[&str]) -> Command, words: &[&str]) -> Self {
         let ports = [
             "--data-plane",
             "127.0.0.1:0",
@@ -77,7 +81,7 @@ impl Store {
             "127.0.0.1:0",
             "--json",
         ];
-        let mut child = mvstore(&[&ports, words].concat())
+        let mut child = command(&[&ports, words].concat())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
@@ -404,6 +408,47 @@ async fn requests_are_logged_at_debug_with_id_namespace_and_status_and_without_b
         .unwrap();
     assert_eq!(created["key"], "test");
     assert!(!format!("{log:?}").contains("s3cret"));
+}
+
+/// A store whose disk failed once used to stay: it refused everything, while `/healthz` said that
+/// all was well, so that nobody started it anew.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_whose_writing_failed_ends_and_recovers_when_started_anew() {
+    let directory = tempfile::tempdir().unwrap();
+    // Files that may not grow fail a write as a broken disk does.
+    let ignoring_the_signal = |words: &[&str]| {
+        let script = "trap '' XFSZ; exec \"$0\" \"$@\"";
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", script])
+            .arg(env!("CARGO_BIN_EXE_mvstore"));
+        command.args(words).stdin(Stdio::null());
+        command
+    };
+    let words = ["--data-dir", directory.path().to_str().unwrap()];
+    let mut store = Store::of(ignoring_the_signal, &words);
+    create(store.admin, "test").await;
+    let begun = begin(store.data, "test").await;
+    let kept = commit_of(&begun, 1, vec![page_1(2), page(1, 7)]);
+    let kept: CommitReply = message(&call(store.data, "test", "commit", &kept).await);
+
+    let pid = store.child.id().to_string();
+    let mut limit = Command::new("prlimit");
+    let limited = limit.args(["--fsize=0", "--pid", &pid]).status();
+    assert!(limited.unwrap().success());
+    let begun = begin(store.data, "test").await;
+    let lost = commit_of(&begun, 2, vec![page(1, 8)]);
+    let reply = call(store.data, "test", "commit", &lost).await;
+    assert_eq!(reply.status, 503, "{}", reply.text());
+    let mut log = String::new();
+    std::io::Read::read_to_string(&mut store.log, &mut log).unwrap();
+    assert_eq!(store.child.wait().unwrap().code(), Some(1), "{log}");
+    let last = log.lines().last().unwrap();
+    assert!(last.starts_with("mvstore: stopped serving: "), "{log}");
+
+    let store = Store::start(directory.path());
+    let begun = begin(store.data, "test").await;
+    assert_eq!(begun.version, kept.version);
 }
 
 #[test]
