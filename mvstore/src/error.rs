@@ -50,6 +50,12 @@ pub enum StoreError {
         /// The key.
         key: IdempotencyKey,
     },
+    /// The namespaces of a commit do not make one.
+    #[error("{reason}")]
+    BadGroup {
+        /// What is wrong.
+        reason: String,
+    },
     /// The version names no commit of the namespace, or lies above everything committed.
     #[error("the namespace '{key}' has no version {version}")]
     VersionUnknown {
@@ -205,6 +211,7 @@ impl StoreError {
             Self::Conflict { .. } => Code::Conflict,
             Self::Aborted { .. } => Code::Aborted,
             Self::KeyReused { .. } => Code::KeyReused,
+            Self::BadGroup { .. } => Code::Malformed,
             Self::VersionUnknown { .. } | Self::MomentUnknown { .. } => Code::VersionUnknown,
             Self::SnapshotTooOld { .. } => Code::SnapshotTooOld,
             Self::StageInvalid { .. } => Code::StageInvalid,
@@ -231,6 +238,7 @@ impl StoreError {
             }
             Self::NamespaceExists { .. } => "choose another key, or delete that namespace first",
             Self::Conflict { .. } | Self::Aborted { .. } => "run the transaction again",
+            Self::BadGroup { .. } => "this is a fault of the client program: update it",
             Self::KeyReused { .. } => "draw a new random key for each commit",
             Self::VersionUnknown { .. } | Self::MomentUnknown { .. } => {
                 "use a version that a commit returned, or a moment in the namespace's past"

@@ -5,7 +5,7 @@
 //! | `begin` | the newest version, and what changed since the client last looked |
 //! | `read` | pages at a version |
 //! | `stage` | content uploaded ahead of its commit |
-//! | `commit` | one transaction: checks, page versions, changelog, outcome |
+//! | `commit` | one transaction over one namespace or several: checks, page versions, changelog, outcome |
 //! | `settle` | what became of a commit, made definite |
 //! | `changes` | walking the changelog |
 //! | `conflict` | when two commits collide: rules without a store |
@@ -24,12 +24,17 @@ mod stage;
 
 pub(crate) use begin::begin;
 pub(crate) use cache::PageOneCache;
-pub(crate) use changes::{MAX_CHUNKS, read_batch, successor};
-pub(crate) use commit::commit;
+pub(crate) use changes::{MAX_CHUNKS, newest_until, read_batch, successor};
+#[expect(
+    unused_imports,
+    reason = "for the adapter of protocol v1, which is to come"
+)]
+pub(crate) use commit::{Commit, ConflictRule, Dialect, Effect, Member, commit_members};
+pub(crate) use commit::{commit, commit_group};
 pub(crate) use conflict::MAX_RANGES;
 pub(crate) use page_one::Header;
 pub(crate) use read::{page_one_at, read, version_unknown};
-pub(crate) use settle::settle;
+pub(crate) use settle::{settle, settle_group};
 pub(crate) use stage::{
     expire_later as expire_stage_later, record as stage_record, stage, usage_of as staged_usage,
 };

@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use mvsqlite_protocol::admin::{ListedNamespace, NamespaceStat};
 use mvsqlite_protocol::v2::{
-    BeginReply, BeginRequest, CommitReply, CommitRequest, Limits, ReadRequest, ResolveReply,
-    ResolveRequest, SettleReply, SettleRequest, StageReply, StageRequest,
+    BeginReply, BeginRequest, CommitReply, CommitRequest, GroupCommitReply, GroupCommitRequest,
+    GroupSettleRequest, Limits, ReadRequest, ResolveReply, ResolveRequest, SettleReply,
+    SettleRequest, StageReply, StageRequest,
 };
 use mvsqlite_protocol::{Incarnation, NamespaceId, NamespaceKey, PageImage, Version};
 use serde::Serialize;
@@ -282,6 +283,26 @@ impl Store {
         page::commit(&self.context, key, request).await
     }
 
+    /// Commits a transaction over several namespaces: all of it or nothing, at one version.
+    /// Namespaces without a page or stage were only read: nobody may have changed what was read
+    /// there, and they get no new version.
+    ///
+    /// # Guarantees
+    /// Those of [`Self::commit`], over all of the namespaces.
+    ///
+    /// # Errors
+    /// Those of [`Self::commit`] for each namespace; [`StoreError::BadGroup`] for none of them, more
+    /// than [`MAX_GROUP`](mvsqlite_protocol::v2::MAX_GROUP), one twice, or none that is written.
+    pub async fn commit_group(
+        &self,
+        request: GroupCommitRequest,
+    ) -> Result<GroupCommitReply, StoreError> {
+        for member in &request.members {
+            self.expect_incarnation(&member.ns, member.namespace, request.incarnation)?;
+        }
+        page::commit_group(&self.context, request).await
+    }
+
     /// Makes a commit's outcome definite: it happened, or it never will.
     ///
     /// # Errors
@@ -293,6 +314,19 @@ impl Store {
         request: SettleRequest,
     ) -> Result<SettleReply, StoreError> {
         page::settle(&self.context, key, request).await
+    }
+
+    /// Makes the outcome of a commit over several namespaces definite. They have to be those that
+    /// the commit named, in any order.
+    ///
+    /// # Errors
+    /// Those of [`Self::settle`], where the namespace that was deleted since is the one of the
+    /// smallest id; [`StoreError::BadGroup`].
+    pub async fn settle_group(
+        &self,
+        request: GroupSettleRequest,
+    ) -> Result<SettleReply, StoreError> {
+        page::settle_group(&self.context, request).await
     }
 
     /// The recorded points around a time in Unix seconds; 0 is now.

@@ -8,11 +8,11 @@ use mvsqlite_protocol::{Moment, NamespaceId, NamespaceKey, ReadVersion, Version}
 use tokio::try_join;
 
 use super::time::{records_around, version_of};
-use crate::context::{Context, Failure, corrupt_in, rerun};
+use crate::context::{Context, Failure, rerun};
 use crate::error::StoreError;
-use crate::kv::{Freshness, Isolation, RangeOptions, Transaction};
+use crate::kv::{Freshness, Isolation, Transaction};
 use crate::namespace::{Access, admit, expect_kept, named};
-use crate::page::{Header, page_one_at, read_batch, successor, version_unknown};
+use crate::page::{Header, newest_until, page_one_at, read_batch, successor, version_unknown};
 
 /// Finds the version that a moment is.
 pub(crate) async fn resolve(
@@ -88,26 +88,7 @@ impl Namespace<'_> {
         if version >= self.head {
             return Ok(self.head);
         }
-        let range = self
-            .ctx
-            .keys
-            .changes(self.id, self.id.as_version(), Some(version));
-        let options = RangeOptions {
-            limit: 1,
-            reverse: true,
-            isolation: Isolation::Snapshot,
-        };
-        if range.is_empty() {
-            return Ok(self.id.as_version());
-        }
-        let pairs = self.txn.get_range(&range, options).await?;
-        let Some((key, _)) = pairs.first() else {
-            return Ok(self.id.as_version());
-        };
-        let parsed = self.ctx.keys.parse_change(key);
-        Ok(parsed
-            .map_err(corrupt_in(format_args!("namespace {}", self.id)))?
-            .0)
+        newest_until(self.ctx, self.txn, self.id, version).await
     }
 
     /// The last commit before the first one, in version order, with a later time. The store-wide

@@ -24,6 +24,8 @@ pub(super) const FREE_BYTES: u64 = 64 << 10;
 const UNIT_BYTES: u64 = 1024;
 /// Room for what a message has besides pages and page sets.
 const MESSAGE_BYTES: u64 = 16 << 10;
+/// Room for the names and versions of a commit's namespaces.
+const GROUP_BYTES: u64 = (v2::MAX_GROUP as u64) << 10;
 /// A run of pages: an array head and two integers of up to 5 bytes.
 const RUN_BYTES: u64 = 11;
 /// Most runs of a commit's read set: one for every other page of an 8 GiB database of 8 KiB pages.
@@ -53,7 +55,7 @@ impl BodyLimits {
             read: MESSAGE_BYTES + u64::from(limits.read_pages) * RUN_BYTES,
             stage: with_heads(limits.stage_batch_bytes)
                 + pages_of(limits.stage_batch_bytes) * RUN_BYTES,
-            commit: with_heads(limits.inline_bytes) + READ_SET_RUNS * RUN_BYTES,
+            commit: with_heads(limits.inline_bytes) + READ_SET_RUNS * RUN_BYTES + GROUP_BYTES,
         }
     }
 

@@ -11,7 +11,8 @@ use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, post};
 use mvsqlite_protocol::v2::{
-    BeginRequest, CommitRequest, ReadRequest, ResolveRequest, SettleRequest, StageRequest, decode,
+    BeginRequest, CommitRequest, GroupCommitRequest, GroupSettleRequest, ReadRequest,
+    ResolveRequest, SettleRequest, StageRequest, decode,
 };
 use mvsqlite_protocol::{Code, NamespaceKey};
 use serde::de::DeserializeOwned;
@@ -33,6 +34,8 @@ pub(super) fn router(server: Arc<Shared>) -> Router {
         .route("/v2/ns/{key}/stage", post(stage))
         .route("/v2/ns/{key}/commit", post(commit))
         .route("/v2/ns/{key}/settle", post(settle))
+        .route("/v2/commit", post(commit_group))
+        .route("/v2/settle", post(settle_group))
         .route("/time2version", any(time_to_version))
         .merge(health::routes())
         .fallback(|uri: Uri| async move { exchange::not_found(&uri) })
@@ -50,9 +53,13 @@ pub(super) fn router(server: Arc<Shared>) -> Router {
 /// The key of a path, percent-decoded.
 type Key = Result<Path<String>, PathRejection>;
 
+fn namespace(key: Key) -> Result<NamespaceKey, Refusal> {
+    let Path(key) = key.map_err(|error| Refusal::malformed(error.body_text()))?;
+    NamespaceKey::try_from(key).map_err(Refusal::malformed)
+}
+
 /// A call that has arrived whole.
 struct Call<Q> {
-    key: NamespaceKey,
     message: Q,
     deadline: Instant,
     permit: Option<Permit>,
@@ -63,18 +70,14 @@ struct Call<Q> {
 impl<Q: DeserializeOwned> Call<Q> {
     async fn receive(
         server: &Shared,
-        key: Key,
         request: Request<Body>,
         body_limit: u64,
     ) -> Result<Self, Refusal> {
         let deadline = server.deadline();
-        let Path(key) = key.map_err(|error| Refusal::malformed(error.body_text()))?;
-        let key = NamespaceKey::try_from(key).map_err(Refusal::malformed)?;
         let permit = request.extensions().get::<Permit>().cloned();
         let Received { bytes, charge } = server.receive(request, body_limit, deadline).await?;
         let message = decode(&bytes).map_err(Refusal::malformed)?;
         Ok(Self {
-            key,
             message,
             deadline,
             permit,
@@ -91,13 +94,13 @@ impl<Q> Call<Q> {
         server: &Shared,
         name: &'static str,
         late: Code,
-        work: impl FnOnce(Arc<Store>, NamespaceKey, Q) -> F,
+        work: impl FnOnce(Arc<Store>, Q) -> F,
     ) -> Answer
     where
         T: Serialize + Send + 'static,
         F: Future<Output = Result<T, StoreError>> + Send + 'static,
     {
-        let work = work(Arc::clone(&server.store), self.key, self.message);
+        let work = work(Arc::clone(&server.store), self.message);
         let charge = self.charge;
         let work = async move {
             let _charge = charge;
@@ -112,27 +115,30 @@ type Answer = Result<Response, Refusal>;
 type Server = State<Arc<Shared>>;
 
 async fn begin(State(server): Server, key: Key, request: Request) -> Answer {
+    let key = namespace(key)?;
     let limit = server.budget.bodies.small;
-    let call = Call::<BeginRequest>::receive(&server, key, request, limit).await?;
-    let work = server.store.begin(&call.key, call.message);
+    let call = Call::<BeginRequest>::receive(&server, request, limit).await?;
+    let work = server.store.begin(&key, call.message);
     message(&server.read("begin", call.deadline, work).await?)
 }
 
 async fn resolve(State(server): Server, key: Key, request: Request) -> Answer {
+    let key = namespace(key)?;
     let limit = server.budget.bodies.small;
-    let call = Call::<ResolveRequest>::receive(&server, key, request, limit).await?;
-    let work = server.store.resolve(&call.key, call.message);
+    let call = Call::<ResolveRequest>::receive(&server, request, limit).await?;
+    let work = server.store.resolve(&key, call.message);
     message(&server.read("resolve", call.deadline, work).await?)
 }
 
 async fn read(State(server): Server, key: Key, request: Request) -> Answer {
+    let key = namespace(key)?;
     let limit = server.budget.bodies.read;
-    let call = Call::<ReadRequest>::receive(&server, key, request, limit).await?;
+    let call = Call::<ReadRequest>::receive(&server, request, limit).await?;
     let limits = server.store.limits();
     let pages = &call.message.pages;
     let reserved = server.budget.reserve_reply(pages, &limits, call.deadline);
     let mut charge = reserved.await?;
-    let work = server.store.read(&call.key, call.message);
+    let work = server.store.read(&key, call.message);
     let images = server.read("read", call.deadline, work).await?;
     let bytes = images.iter().filter_map(|image| image.data.as_ref());
     charge.shrink_to(bytes.map(|data| data.len() as u64).sum());
@@ -140,24 +146,44 @@ async fn read(State(server): Server, key: Key, request: Request) -> Answer {
 }
 
 async fn stage(State(server): Server, key: Key, request: Request) -> Answer {
+    let key = namespace(key)?;
     let limit = server.budget.bodies.stage;
-    let call = Call::<StageRequest>::receive(&server, key, request, limit).await?;
-    let work = |store: Arc<Store>, key, batch| async move { store.stage(&key, batch).await };
+    let call = Call::<StageRequest>::receive(&server, request, limit).await?;
+    let work = |store: Arc<Store>, batch| async move { store.stage(&key, batch).await };
     call.write(&server, "stage", Code::Timeout, work).await
 }
 
 async fn commit(State(server): Server, key: Key, request: Request) -> Answer {
+    let key = namespace(key)?;
     let limit = server.budget.bodies.commit;
-    let call = Call::<CommitRequest>::receive(&server, key, request, limit).await?;
-    let work = |store: Arc<Store>, key, changes| async move { store.commit(&key, changes).await };
+    let call = Call::<CommitRequest>::receive(&server, request, limit).await?;
+    let work = |store: Arc<Store>, changes| async move { store.commit(&key, changes).await };
+    call.write(&server, "commit", Code::OutcomeUnknown, work)
+        .await
+}
+
+/// A commit of several namespaces, named in the body. It takes the memory of one.
+async fn commit_group(State(server): Server, request: Request) -> Answer {
+    let limit = server.budget.bodies.commit;
+    let call = Call::<GroupCommitRequest>::receive(&server, request, limit).await?;
+    let work = |store: Arc<Store>, group| async move { store.commit_group(group).await };
     call.write(&server, "commit", Code::OutcomeUnknown, work)
         .await
 }
 
 async fn settle(State(server): Server, key: Key, request: Request) -> Answer {
+    let key = namespace(key)?;
     let limit = server.budget.bodies.small;
-    let call = Call::<SettleRequest>::receive(&server, key, request, limit).await?;
-    let work = |store: Arc<Store>, key, which| async move { store.settle(&key, which).await };
+    let call = Call::<SettleRequest>::receive(&server, request, limit).await?;
+    let work = |store: Arc<Store>, which| async move { store.settle(&key, which).await };
+    call.write(&server, "settle", Code::OutcomeUnknown, work)
+        .await
+}
+
+async fn settle_group(State(server): Server, request: Request) -> Answer {
+    let limit = server.budget.bodies.small;
+    let call = Call::<GroupSettleRequest>::receive(&server, request, limit).await?;
+    let work = |store: Arc<Store>, group| async move { store.settle_group(group).await };
     call.write(&server, "settle", Code::OutcomeUnknown, work)
         .await
 }

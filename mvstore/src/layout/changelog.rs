@@ -24,8 +24,8 @@ const HEADER_BYTES: usize = 20;
 /// A run of two numbers below 2^32 needs at most five bytes for each.
 const MAX_RUN_BYTES: usize = 10;
 
-/// What a commit did to page 1, outside of what every commit does to it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What a commit did to page 1, outside of what every commit does to it; from less to more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum PageOneClass {
     /// Nothing.
     Untouched,

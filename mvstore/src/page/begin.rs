@@ -1,23 +1,24 @@
 //! Begin: the newest version, and what changed since the client last looked.
 //!
 //! Strict: one fresh read version at which everything in the answer is read, so that the answer
-//! holds every commit acknowledged before the call.
+//! holds every commit acknowledged before the call. As of an earlier read version: any read version
+//! from there on will do, since what lies below one never changes.
 
 use std::collections::HashSet;
 
 use mvsqlite_protocol::v2::{BeginReply, BeginRequest, KnownState, MAX_OWN_COMMITS, PAGE_1};
-use mvsqlite_protocol::{NamespaceId, NamespaceKey, PageImage, PageSet, Version};
+use mvsqlite_protocol::{NamespaceId, NamespaceKey, PageImage, PageSet, ReadVersion, Version};
 use tokio::try_join;
 
 use super::cache::PageOne;
-use super::changes::{Interval, read_batch, successor};
+use super::changes::{Interval, newest_until, read_batch, successor};
 use super::page_one::Header;
-use super::read::page_one_at;
-use crate::context::{Context, Failure, rerun};
+use super::read::{page_one_at, version_unknown};
+use crate::context::{Context, Failure, Reruns};
 use crate::error::StoreError;
 use crate::kv::{Freshness, Isolation, Transaction};
 use crate::layout::PageOneClass;
-use crate::namespace::{Access, admit, named};
+use crate::namespace::{Access, admit, expect_kept, named};
 
 /// Takes a snapshot of the newest version.
 pub(crate) async fn begin(
@@ -25,23 +26,45 @@ pub(crate) async fn begin(
     key: &NamespaceKey,
     request: BeginRequest,
 ) -> Result<BeginReply, StoreError> {
-    rerun(|| try_begin(ctx, key, &request)).await
+    let mut freshness = match request.as_of {
+        Some(moment) => Freshness::AtLeast(moment),
+        None => Freshness::Strict,
+    };
+    let mut reruns = Reruns::new();
+    loop {
+        match try_begin(ctx, key, &request, freshness).await {
+            Ok(reply) => return Ok(reply),
+            // Seen at a read version that may be a little old: no answer yet.
+            Err(Failure::Refused(_)) if freshness != Freshness::Strict => (),
+            Err(failure) => reruns.after(failure)?,
+        }
+        freshness = Freshness::Strict;
+    }
 }
 
 async fn try_begin(
     ctx: &Context,
     key: &NamespaceKey,
     request: &BeginRequest,
+    freshness: Freshness,
 ) -> Result<BeginReply, Failure> {
-    let txn = ctx.begin(Freshness::Strict);
+    let txn = ctx.begin(freshness);
     let isolation = Isolation::Snapshot;
     let entry = ctx.catalog_entry(&*txn, key.as_str(), isolation).await?;
     let entry = named(key, entry)?;
-    let (guard, version) = try_join!(
+    let (guard, head) = try_join!(
         ctx.guard(&*txn, entry.id, isolation),
         ctx.head(&*txn, entry.id),
     )?;
     let horizon = admit(key, entry.id, guard, Access::Read)?.horizon;
+    let version = match request.as_of {
+        None => head,
+        Some(moment) => {
+            let version = head_as_of(ctx, &*txn, key, entry.id, head, moment).await?;
+            expect_kept(version, horizon)?;
+            version
+        }
+    };
     let (changes, page_one) = changes_and_page_one(
         ctx,
         &*txn,
@@ -73,6 +96,26 @@ async fn try_begin(
         changed: changes.foreign,
         pages: pages.into_iter().collect(),
     })
+}
+
+/// The newest commit that a read at an earlier moment saw; the namespace's id if there was none.
+async fn head_as_of(
+    ctx: &Context,
+    txn: &dyn Transaction,
+    key: &NamespaceKey,
+    id: NamespaceId,
+    head: Version,
+    moment: ReadVersion,
+) -> Result<Version, Failure> {
+    let newest = Version::new(moment.0, u16::MAX);
+    if txn.read_version().await? < moment {
+        // Commits may still appear below it.
+        return Err(version_unknown(key, newest).into());
+    }
+    if moment.sees(head) {
+        return Ok(head);
+    }
+    newest_until(ctx, txn, id, newest).await
 }
 
 /// What happened in a stretch of the changelog.

@@ -63,6 +63,32 @@ pub(crate) async fn read_batch(
     Ok(Batch { entries, is_last })
 }
 
+/// The newest commit at or below a version that the read version has passed; the namespace's id if
+/// there is none.
+pub(crate) async fn newest_until(
+    ctx: &Context,
+    txn: &dyn Transaction,
+    id: NamespaceId,
+    version: Version,
+) -> Result<Version, Failure> {
+    let range = ctx.keys.changes(id, id.as_version(), Some(version));
+    if range.is_empty() {
+        return Ok(id.as_version());
+    }
+    let options = RangeOptions {
+        limit: 1,
+        reverse: true,
+        isolation: Isolation::Snapshot,
+    };
+    let pairs = txn.get_range(&range, options).await?;
+    let Some((key, _)) = pairs.first() else {
+        return Ok(id.as_version());
+    };
+    let parsed = ctx.keys.parse_change(key);
+    let (newest, _) = parsed.map_err(corrupt_in(format_args!("the changelog of {id}")))?;
+    Ok(newest)
+}
+
 /// The version behind this one.
 pub(crate) fn successor(version: Version) -> Version {
     let mut bytes = *version.as_bytes();

@@ -7,13 +7,19 @@ use crate::layout::{ChangeEntry, PageOneClass, Pages};
 /// Most ranges of pages that a commit asks the engine to watch.
 pub(crate) const MAX_RANGES: usize = 2000;
 
-/// What a commit relies on: it must not go through if another one changed it since the base.
+/// What a commit relies on in a namespace: it must not go through if another one changed it since
+/// the base.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Footprint {
-    /// Pages read and written, page 1 left out.
-    pub pages: PageSet,
-    /// What the commit does to page 1.
-    pub page_one: PageOneClass,
+pub(crate) enum Footprint {
+    /// Everything: no other commit may have happened at all.
+    Whole,
+    /// Some pages.
+    Pages {
+        /// Which, page 1 left out.
+        pages: PageSet,
+        /// What the commit does to page 1; `None` if it does not rely on page 1.
+        page_one: Option<PageOneClass>,
+    },
 }
 
 /// What two commits collide on.
@@ -31,19 +37,25 @@ impl Footprint {
     /// Page 1 by its class: a schema change collides with everybody behind it, two allocations with
     /// each other, an update in place with neither.
     pub(crate) fn collides_with(&self, other: &ChangeEntry) -> Option<Collision> {
-        let pages = match &other.pages {
+        let Self::Pages { pages, page_one } = self else {
+            return Some(Collision::Unknown);
+        };
+        if pages.runs().is_empty() && page_one.is_none() {
+            return None;
+        }
+        let others = match &other.pages {
             Pages::Everything => return Some(Collision::Unknown),
             Pages::Listed(pages) => pages,
         };
-        let page_one = match (self.page_one, other.page_one) {
-            (_, PageOneClass::Untouched) => false,
-            (_, PageOneClass::Schema) => true,
-            (mine, PageOneClass::Allocation) => mine != PageOneClass::Untouched,
-        };
-        if page_one {
+        let collides = page_one.is_some_and(|mine| match other.page_one {
+            PageOneClass::Untouched => false,
+            PageOneClass::Schema => true,
+            PageOneClass::Allocation => mine != PageOneClass::Untouched,
+        });
+        if collides {
             return Some(Collision::Page(PAGE_1));
         }
-        first_common(&self.pages, pages).map(Collision::Page)
+        first_common(pages, others).map(Collision::Page)
     }
 }
 
@@ -118,9 +130,9 @@ mod tests {
             (Schema, Schema, true),
         ];
         for (mine, other, collides) in table {
-            let footprint = Footprint {
+            let footprint = Footprint::Pages {
                 pages: [3].into_iter().collect(),
-                page_one: mine,
+                page_one: Some(mine),
             };
             let found = footprint.collides_with(&entry(&[0, 5], other));
             assert_eq!(found.is_some(), collides, "{mine:?} after {other:?}");
@@ -129,14 +141,42 @@ mod tests {
 
     #[test]
     fn a_commit_that_changed_everything_collides_with_everything() {
-        let footprint = Footprint {
+        let footprint = |page_one| Footprint::Pages {
             pages: PageSet::new(),
-            page_one: PageOneClass::Untouched,
+            page_one,
         };
+        let reader = footprint(Some(PageOneClass::Untouched));
         let mut other = entry(&[], PageOneClass::Untouched);
-        assert_eq!(footprint.collides_with(&other), None);
+        assert_eq!(reader.collides_with(&other), None);
         other.pages = Pages::Everything;
-        assert_eq!(footprint.collides_with(&other), Some(Collision::Unknown));
+        assert_eq!(reader.collides_with(&other), Some(Collision::Unknown));
+        let blind = footprint(None);
+        assert_eq!(blind.collides_with(&other), None, "it relies on nothing");
+    }
+
+    #[test]
+    fn who_does_not_rely_on_page_1_does_not_collide_there() {
+        let footprint = Footprint::Pages {
+            pages: [3].into_iter().collect(),
+            page_one: None,
+        };
+        assert_eq!(
+            footprint.collides_with(&entry(&[0, 5], PageOneClass::Schema)),
+            None
+        );
+        assert_eq!(
+            footprint.collides_with(&entry(&[0, 3], PageOneClass::Schema)),
+            Some(Collision::Page(3))
+        );
+    }
+
+    #[test]
+    fn who_relies_on_the_whole_namespace_collides_with_every_commit() {
+        let empty = entry(&[], PageOneClass::Untouched);
+        assert_eq!(
+            Footprint::Whole.collides_with(&empty),
+            Some(Collision::Unknown)
+        );
     }
 
     proptest! {
@@ -145,9 +185,9 @@ mod tests {
             mine in prop::collection::btree_set(1u32..300, 0..60),
             other in prop::collection::btree_set(1u32..300, 0..60),
         ) {
-            let footprint = Footprint {
+            let footprint = Footprint::Pages {
                 pages: mine.iter().copied().collect(),
-                page_one: PageOneClass::Untouched,
+                page_one: Some(PageOneClass::Untouched),
             };
             let other_pages: Vec<u32> = other.iter().copied().collect();
             let found = footprint.collides_with(&entry(&other_pages, PageOneClass::Untouched));

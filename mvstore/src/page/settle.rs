@@ -4,8 +4,11 @@
 //! key stands nothing until it commits. Settling reads that key and, if nothing is there, writes an
 //! abort marker in the same transaction. Attempts read the key serializably, so one still under way
 //! either committed before the marker, and is found, or meets the marker and fails.
+//!
+//! A commit over several namespaces has its key in the one of the smallest id, which is why settling
+//! it takes all their names.
 
-use mvsqlite_protocol::v2::{SettleReply, SettleRequest};
+use mvsqlite_protocol::v2::{GroupSettleRequest, MAX_GROUP, SettleReply, SettleRequest};
 use mvsqlite_protocol::{IdempotencyKey, NamespaceId, NamespaceKey, ReadVersion, Version};
 
 use crate::context::{Context, Failure, Reruns, corrupt_in};
@@ -23,14 +26,40 @@ pub(crate) async fn settle(
     key: &NamespaceKey,
     request: SettleRequest,
 ) -> Result<SettleReply, StoreError> {
-    let reply = match settled(ctx, key, request.namespace, request.key).await? {
+    let outcome = settled(ctx, key, request.namespace, request.key).await?;
+    Ok(reply(outcome))
+}
+
+/// Makes the outcome of a commit over several namespaces definite.
+///
+/// # Errors
+/// As for one namespace, where that is the one of the smallest id; [`StoreError::BadGroup`].
+pub(crate) async fn settle_group(
+    ctx: &Context,
+    request: GroupSettleRequest,
+) -> Result<SettleReply, StoreError> {
+    let members = &request.members;
+    let home = members.iter().min_by_key(|member| member.namespace);
+    let Some(home) = home.filter(|_| members.len() <= MAX_GROUP) else {
+        return Err(StoreError::BadGroup {
+            reason: format!(
+                "{} namespaces of one commit; it has 1 to {MAX_GROUP}",
+                members.len()
+            ),
+        });
+    };
+    let outcome = settled(ctx, &home.ns, home.namespace, request.key).await?;
+    Ok(reply(outcome))
+}
+
+fn reply(outcome: Option<Version>) -> SettleReply {
+    match outcome {
         Some(version) => SettleReply::Committed {
             version,
             read_version: ReadVersion(version.commit()),
         },
         None => SettleReply::Aborted,
-    };
-    Ok(reply)
+    }
 }
 
 /// The version of a commit that happened; `None` if it never will.

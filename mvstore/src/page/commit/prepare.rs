@@ -1,5 +1,5 @@
-//! What a commit will write and what it relies on, worked out from its request, page 1 at its base
-//! and the list of its staged pages.
+//! What a commit will write to a namespace and what it relies on there, worked out from its request,
+//! page 1 at its base and the list of its staged pages.
 //!
 //! All of that is immutable (staged pages: as long as the stage's count and sum are what the client
 //! said, which the committing transaction checks), so it is worked out once, whatever the number of
@@ -8,7 +8,8 @@
 use mvsqlite_protocol::v2::PAGE_1;
 use mvsqlite_protocol::{PageIndex, PageRun, PageSet};
 
-use super::plan::{InlinePage, Plan, impossible};
+use super::plan::{InlinePage, MemberPlan, impossible};
+use super::request::{ConflictRule, Dialect, Effect};
 use crate::error::StoreError;
 use crate::layout::PageOneClass;
 use crate::page::conflict::{Footprint, merge_to};
@@ -17,11 +18,13 @@ use crate::page::page_one::{Header, classify};
 /// A staged page, by index and sum.
 pub(super) type StagedPage = (PageIndex, u64);
 
-/// What a commit will write and what it relies on.
+/// What a commit will write to a namespace and what it relies on there.
 #[derive(Debug)]
 pub(super) struct Prepared<'a> {
     /// Page 1, if it is written.
     pub page_one: Option<InlinePage<'a>>,
+    /// What happens to page 1.
+    pub page_one_class: PageOneClass,
     /// Other pages written with their content, ascending.
     pub inline: Vec<InlinePage<'a>>,
     /// Pages written by reference to the stage, ascending.
@@ -39,10 +42,19 @@ pub(super) struct Prepared<'a> {
 }
 
 impl<'a> Prepared<'a> {
+    /// Whether page 1 at the base is needed to work it out.
+    pub(super) fn needs_base(plan: &MemberPlan<'_>) -> bool {
+        match (plan.member.effect, plan.member.dialect) {
+            (Effect::Read, _) => false,
+            (Effect::Write, Dialect::V2) => true,
+            (Effect::Write, Dialect::V1) => plan.page_one.is_some(),
+        }
+    }
+
     /// Works it out. `base` is page 1 at the base, `staged` what the stage holds, in pages of
     /// `staged_size` bytes.
     pub(super) fn new(
-        plan: &Plan<'a>,
+        plan: &MemberPlan<'a>,
         base: Option<&[u8]>,
         staged: Vec<StagedPage>,
         staged_size: u32,
@@ -50,9 +62,7 @@ impl<'a> Prepared<'a> {
     ) -> Result<Self, StoreError> {
         let extent = Extent::new(plan, base)?;
         extent.expect_page_sizes(plan, staged_size)?;
-        let class = plan
-            .page_one
-            .map_or(PageOneClass::Untouched, |page| classify(base, page.content));
+        let (page_one, page_one_class) = page_one(plan, base);
         // Pages that were written and cut off again within the transaction are not part of it.
         let (staged, leftover): (Vec<_>, Vec<_>) = staged
             .into_iter()
@@ -65,13 +75,7 @@ impl<'a> Prepared<'a> {
         runs.extend(inline.iter().map(|page| single(page.index)));
         runs.extend(staged.iter().map(|(index, _)| single(*index)));
         let amount = runs.iter().map(|run| u64::from(run.count)).sum();
-        if amount > limits.pages {
-            return Err(StoreError::TooLarge {
-                what: "pages changed by one commit",
-                amount,
-                limit: limits.pages,
-            });
-        }
+        limits.expect_pages(amount)?;
         let mut changed = page_set(runs)?;
         if changed.len() < amount {
             return Err(StoreError::BadPages {
@@ -79,27 +83,68 @@ impl<'a> Prepared<'a> {
                 hint: "this is a fault of the client program: update it",
             });
         }
-        let mut pages = without_page_one(&plan.request.read)?;
-        pages.extend(&changed);
-        let watched = merge_to(&pages, limits.watched_ranges);
-        let page_one = plan.page_one.filter(|_| class != PageOneClass::Untouched);
+        let footprint = footprint(&plan.member.rule, &changed, page_one_class)?;
+        let watched = match &footprint {
+            Footprint::Whole => Vec::new(),
+            Footprint::Pages { pages, .. } => merge_to(pages, limits.watched_ranges),
+        };
         if page_one.is_some() {
             changed.insert(PAGE_1);
         }
         Ok(Self {
             page_one,
+            page_one_class,
             inline,
             staged,
             leftover: leftover.into_iter().map(|(index, _)| index).collect(),
             removed,
-            footprint: Footprint {
-                pages,
-                page_one: class,
-            },
+            footprint,
             watched,
             changed,
         })
     }
+}
+
+/// Page 1 as it is written, and its class.
+fn page_one<'a>(
+    plan: &MemberPlan<'a>,
+    base: Option<&[u8]>,
+) -> (Option<InlinePage<'a>>, PageOneClass) {
+    let Some(page) = plan.page_one else {
+        return (None, PageOneClass::Untouched);
+    };
+    let class = classify(base, page.content);
+    match plan.member.dialect {
+        Dialect::V2 if class == PageOneClass::Untouched => (None, class),
+        Dialect::V2 => (Some(page), class),
+        // Stored as it comes, it says a page count whether it changed or not, and must undo
+        // nobody's growth.
+        Dialect::V1 => (Some(page), class.max(PageOneClass::Allocation)),
+    }
+}
+
+/// What the conflict rule makes of the pages `changed`, page 1 not among them.
+fn footprint(
+    rule: &ConflictRule,
+    changed: &PageSet,
+    page_one: PageOneClass,
+) -> Result<Footprint, StoreError> {
+    let ConflictRule::Pages {
+        read,
+        written_count_as_read,
+    } = rule
+    else {
+        return Ok(Footprint::Whole);
+    };
+    let mut pages = without_page_one(read)?;
+    let judged = *written_count_as_read || read.contains(PAGE_1);
+    if *written_count_as_read {
+        pages.extend(changed);
+    }
+    Ok(Footprint::Pages {
+        pages,
+        page_one: judged.then_some(page_one),
+    })
 }
 
 /// What bounds a commit.
@@ -111,7 +156,22 @@ pub(super) struct CommitLimits {
     pub watched_ranges: usize,
 }
 
-/// How large the database was and will be, as far as page 1 tells.
+impl CommitLimits {
+    /// Whether so many pages may be changed.
+    pub(super) fn expect_pages(&self, amount: u64) -> Result<(), StoreError> {
+        if amount <= self.pages {
+            return Ok(());
+        }
+        Err(StoreError::TooLarge {
+            what: "pages changed by one commit",
+            amount,
+            limit: self.pages,
+        })
+    }
+}
+
+/// How large the database was and will be, as far as page 1 tells. Of what follows other rules than
+/// SQLite's nothing is known.
 #[derive(Debug)]
 struct Extent {
     before: Option<Header>,
@@ -119,7 +179,13 @@ struct Extent {
 }
 
 impl Extent {
-    fn new(plan: &Plan<'_>, base: Option<&[u8]>) -> Result<Self, StoreError> {
+    fn new(plan: &MemberPlan<'_>, base: Option<&[u8]>) -> Result<Self, StoreError> {
+        if plan.member.dialect == Dialect::V1 || !plan.member.is_written() {
+            return Ok(Self {
+                before: None,
+                after: None,
+            });
+        }
         let before = base.map_or(Ok(None), Header::parse)?;
         let after = match plan.page_one {
             Some(page) => Header::parse(page.content)?,
@@ -129,7 +195,7 @@ impl Extent {
     }
 
     /// Whether all pages are of the database's page size, and that is the one it had.
-    fn expect_page_sizes(&self, plan: &Plan<'_>, staged_size: u32) -> Result<(), StoreError> {
+    fn expect_page_sizes(&self, plan: &MemberPlan<'_>, staged_size: u32) -> Result<(), StoreError> {
         let Some(after) = self.after else {
             return Ok(());
         };

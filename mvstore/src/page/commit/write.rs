@@ -12,47 +12,68 @@ use crate::layout::{
     Usage, UsageKind,
 };
 use crate::page::cache::PageOne;
+use crate::page::conflict::Footprint;
 use crate::page::settle::forget_later;
 use crate::page::stage::usage_of;
 
-/// Fills the transaction.
-pub(super) fn write(
+/// A stage that the commit refers to, as the transaction found it.
+pub(super) type Staged = Option<(StageId, StageRecord)>;
+
+/// Writes what became of the commit, where its next sending looks for it.
+pub(super) fn write_outcome(ctx: &Context, txn: &mut dyn Transaction, plan: &Plan<'_>) {
+    let (home, key) = (plan.home.id, plan.commit.key);
+    let (outcome, offset) = Outcome::encode_committed(plan.digest);
+    txn.set_versionstamped_value(&ctx.keys.outcome(home, key), &outcome, offset);
+    forget_later(ctx, txn, home, key);
+}
+
+/// Writes a namespace's new version.
+pub(super) fn write_version(
     ctx: &Context,
     txn: &mut dyn Transaction,
-    plan: &Plan<'_>,
+    id: NamespaceId,
     prepared: &Prepared<'_>,
-    stage: Option<(StageId, StageRecord)>,
+    stage: Staged,
 ) {
-    let (keys, id) = (&ctx.keys, plan.request.namespace);
-    watch(ctx, txn, id, prepared);
+    let keys = &ctx.keys;
+    if prepared.page_one_class == PageOneClass::Schema {
+        txn.set(&keys.schema(id), &[]);
+    }
     write_pages(ctx, txn, id, prepared, stage);
     write_change(ctx, txn, id, prepared);
-
     let (version, offset) = STAMPED_VERSION;
     txn.set_versionstamped_value(&keys.head(id), version, offset);
-    let (outcome, offset) = Outcome::encode_committed(plan.digest);
-    txn.set_versionstamped_value(&keys.outcome(id, plan.request.key), &outcome, offset);
-    forget_later(ctx, txn, id, plan.request.key);
     if let Some((stage, record)) = stage {
         close_stage(ctx, txn, id, stage, record, prepared);
     }
 }
 
 /// Commits between the read version and this one must not change what it relies on.
-fn watch(ctx: &Context, txn: &mut dyn Transaction, id: NamespaceId, prepared: &Prepared<'_>) {
+pub(super) fn watch(
+    ctx: &Context,
+    txn: &mut dyn Transaction,
+    id: NamespaceId,
+    prepared: &Prepared<'_>,
+) {
     let keys = &ctx.keys;
     for run in &prepared.watched {
         txn.add_read_conflict(&keys.pages(id, run.first, run.end()));
     }
-    // Page 1 by its class: one that leaves it alone collides with schema changes only.
-    let page_one = match prepared.footprint.page_one {
-        PageOneClass::Untouched => KeyRange::single(&keys.schema(id)),
-        PageOneClass::Allocation | PageOneClass::Schema => keys.pages(id, PAGE_1, 1),
+    let also = match prepared.footprint {
+        // Every commit writes the head.
+        Footprint::Whole => KeyRange::single(&keys.head(id)),
+        Footprint::Pages { page_one: None, .. } => return,
+        // Page 1 by its class: one that leaves it alone collides with schema changes only.
+        Footprint::Pages {
+            page_one: Some(PageOneClass::Untouched),
+            ..
+        } => KeyRange::single(&keys.schema(id)),
+        Footprint::Pages {
+            page_one: Some(PageOneClass::Allocation | PageOneClass::Schema),
+            ..
+        } => keys.pages(id, PAGE_1, 1),
     };
-    txn.add_read_conflict(&page_one);
-    if prepared.footprint.page_one == PageOneClass::Schema {
-        txn.set(&keys.schema(id), &[]);
-    }
+    txn.add_read_conflict(&also);
 }
 
 fn write_pages(
@@ -60,7 +81,7 @@ fn write_pages(
     txn: &mut dyn Transaction,
     id: NamespaceId,
     prepared: &Prepared<'_>,
-    stage: Option<(StageId, StageRecord)>,
+    stage: Staged,
 ) {
     let owner = id.as_bytes();
     let mut usage = Usage::default();
@@ -105,7 +126,7 @@ fn write_change(
 ) {
     let entry = ChangeEntry {
         pages: Pages::Listed(prepared.changed.clone()),
-        page_one: prepared.footprint.page_one,
+        page_one: prepared.page_one_class,
         millis: ctx.now(),
         sum: None,
     };
