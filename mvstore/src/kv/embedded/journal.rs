@@ -93,6 +93,9 @@ fn newest(database: &Path) -> Result<Option<PathBuf>, OpenError> {
 }
 
 /// Where the whole batches end; or where the broken one begins that others follow.
+///
+/// Of a broken batch whose headers and end are in place only some content is missing. Others can
+/// follow behind its end only: what looks like one within it is content, which anybody may write.
 fn examine(bytes: &[u8]) -> Result<usize, usize> {
     let mut end = 0;
     let mut last = 0;
@@ -101,22 +104,31 @@ fn examine(bytes: &[u8]) -> Result<usize, usize> {
         last = batch.sequence;
     }
     let successor = last..=last.saturating_add(NEAR);
-    let follows = (end + 1..bytes.len())
+    let broken = Batch::framed(&bytes[end..]).map_or(1, |batch| batch.bytes);
+    let follows = (end + broken..bytes.len())
         .filter(|at| bytes[*at] == START)
         .filter_map(|at| Batch::parse(&bytes[at..]))
-        .any(|batch| end == 0 || successor.contains(&batch.sequence));
+        .any(|batch| !batch.is_empty && (end == 0 || successor.contains(&batch.sequence)));
     if follows { Err(end) } else { Ok(end) }
 }
 
-/// A whole batch.
+/// A batch whose headers and end are in place.
 struct Batch {
     sequence: u64,
+    is_empty: bool,
     bytes: usize,
+    /// Whether its content is what was written.
+    is_whole: bool,
 }
 
 impl Batch {
     /// The batch at the beginning of the bytes, if it is whole.
     fn parse(bytes: &[u8]) -> Option<Self> {
+        Self::framed(bytes).filter(|batch| batch.is_whole)
+    }
+
+    /// The batch at the beginning of the bytes, with whatever content.
+    fn framed(bytes: &[u8]) -> Option<Self> {
         let mut rest = Cursor { bytes, at: 0 };
         if rest.byte()? != START {
             return None;
@@ -143,10 +155,14 @@ impl Batch {
             return None;
         }
         let checksum = rest.u64()?;
-        let whole = rest.take(TRAILER.len())? == TRAILER && checksum_of(entries) == checksum;
-        whole.then_some(Self {
+        if rest.take(TRAILER.len())? != TRAILER {
+            return None;
+        }
+        Some(Self {
             sequence,
+            is_empty: count == 0,
             bytes: rest.at,
+            is_whole: checksum_of(entries) == checksum,
         })
     }
 }
@@ -303,6 +319,33 @@ mod tests {
                 "without the sector at {block}"
             );
         }
+    }
+
+    /// Symptom: after a power loss the store refused to open, for damage that was not there. Cause:
+    /// a page of the torn batch held the bytes of a journal batch (a program may store what it
+    /// likes), which was taken for an acknowledged commit behind it.
+    #[test]
+    fn a_page_that_looks_like_a_batch_is_content() {
+        let (_home, model) = journal_of(&[page("a", 1)]);
+        let model = content(&model);
+        let lookalike = {
+            let mut begin = 0;
+            let mut last = 0..0;
+            while let Some(batch) = Batch::parse(&model[begin..]) {
+                last = begin..begin + batch.bytes;
+                begin = last.end;
+            }
+            model[last].to_vec()
+        };
+        let mut disguised = vec![1; 9_000];
+        disguised.extend(lookalike);
+        let disguised = Contents::from([(b"b".to_vec(), Some(Bytes::from(disguised)))]);
+        let (_home, journal) = journal_of(&[page("a", 1), disguised]);
+        let end = content(&journal).len();
+        // Some of the content before it is missing; the headers are there.
+        zero(&journal, end - 18_000..end - 15_000);
+        assert!(mend(journal.parent().unwrap()).unwrap() > 10_000);
+        assert_eq!(keys(journal.parent().unwrap()), ["a"]);
     }
 
     #[test]
