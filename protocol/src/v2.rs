@@ -336,7 +336,8 @@ pub struct GroupName {
     pub namespace: NamespaceId,
 }
 
-/// Asks for, keeps or gives back the write lease of a namespace.
+/// Asks for, keeps or gives back the write lease of a namespace. Each may be sent as often as one
+/// likes: the nonce is the client's, so that a repetition is told from another's request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeaseRequest {
     /// The namespace's id.
@@ -344,6 +345,9 @@ pub struct LeaseRequest {
     /// The store's incarnation as `begin` gave it; another one refuses the call.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub incarnation: Option<Incarnation>,
+    /// Names the lease, and the place in the queue for it: 16 random bytes that are not all zero,
+    /// drawn for each lease that is asked for.
+    pub nonce: LeaseNonce,
     /// What to do.
     pub action: LeaseAction,
 }
@@ -352,22 +356,17 @@ pub struct LeaseRequest {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LeaseAction {
-    /// Takes it, or queues for it. Never waits.
+    /// Takes it, or queues for it. Never waits. Who holds it already keeps it for another term.
     Acquire {
-        /// The ticket of an earlier answer.
-        ticket: Option<LeaseTicket>,
+        /// The place that an earlier answer gave, if any.
+        place: Option<u64>,
     },
-    /// Keeps it for another term.
-    Renew {
-        /// The lease.
-        nonce: LeaseNonce,
-    },
-    /// Gives it back, or gives up a ticket: one who has neither changes nothing.
+    /// Keeps it for another term. Refused as [`crate::Code::Locked`] if the caller has lost it.
+    Renew,
+    /// Gives it back, and the place in the queue: one who has neither changes nothing.
     Release {
-        /// The lease.
-        nonce: Option<LeaseNonce>,
-        /// The ticket.
-        ticket: Option<LeaseTicket>,
+        /// The place, if there is one.
+        place: Option<u64>,
     },
 }
 
@@ -377,8 +376,6 @@ pub enum LeaseAction {
 pub enum LeaseReply {
     /// The caller holds the lease.
     Granted {
-        /// Names it in `commit` and `renew`.
-        nonce: LeaseNonce,
         /// It ends this long after the request was sent unless renewed, in milliseconds.
         ttl_millis: u64,
         /// The namespace's newest commit. A snapshot older than this cannot be written on.
@@ -388,24 +385,15 @@ pub enum LeaseReply {
     },
     /// Somebody else holds it, or is before the caller in the queue.
     Busy {
-        /// The caller's place in the queue; given up if it does not ask again soon.
-        ticket: LeaseTicket,
+        /// The caller's place in the queue; lower ones come first.
+        place: u64,
         /// When asking again is worth while, in milliseconds.
         retry_millis: u64,
-        /// A place is kept for this long after the last request, in milliseconds.
-        ticket_millis: u64,
+        /// The place is given up this long after the last request, in milliseconds.
+        place_millis: u64,
     },
     /// Given back.
     Released,
-}
-
-/// A place in the queue for a write lease.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LeaseTicket {
-    /// Tickets are served in the order of their numbers.
-    pub number: u64,
-    /// Tells its holder from a guess.
-    pub nonce: LeaseNonce,
 }
 
 /// Settles a commit whose outcome the client does not know: after the reply, it either happened

@@ -143,7 +143,7 @@ fixed_bytes! {
 }
 
 fixed_bytes! {
-    /// Names the holder of a write lease. Drawn by the server for each grant.
+    /// Names the holder of a write lease. Drawn at random by the client for each lease it asks for.
     LeaseNonce, 16, "a lease nonce"
 }
 

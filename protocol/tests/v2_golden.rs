@@ -12,12 +12,12 @@
 use std::fmt::Debug;
 
 use mvsqlite_protocol::v2::{
-    BeginReply, BeginRequest, CommitReply, CommitRequest, Concurrency, KnownState, Limits,
-    ReadRequest, ResolveReply, ResolveRequest, SettleReply, SettleRequest, StageRef, StageReply,
+    BeginReply, BeginRequest, CommitReply, CommitRequest, Concurrency, KnownState, LeaseAction,
+    LeaseReply, LeaseRequest, Limits, ReadRequest, ResolveReply, ResolveRequest, SettleReply, SettleRequest, StageRef, StageReply,
     StageRequest, decode, decode_next, encode,
 };
 use mvsqlite_protocol::{
-    IdempotencyKey, Incarnation, Moment, NamespaceId, PageData, PageImage, PageSet, ReadVersion,
+    IdempotencyKey, Incarnation, LeaseNonce, Moment, NamespaceId, PageData, PageImage, PageSet, ReadVersion,
     StageId, Version,
 };
 use serde::Serialize;
@@ -421,4 +421,56 @@ fn fields_that_an_older_minor_version_does_not_send_take_their_defaults() {
     let request: CommitRequest = decode(body).unwrap();
     assert!(!request.retry);
     assert_eq!(request.stage, None);
+}
+
+#[test]
+fn a_lease_request_is_these_bytes() {
+    let request = |action| LeaseRequest {
+        namespace: namespace(),
+        incarnation: None,
+        nonce: LeaseNonce::from_bytes(*b"LEASELEASELEASE!"),
+        action,
+    };
+    let bytes = |action: &[u8]| {
+        let fixed = b"\x83\xa9namespace\xc4\x0aNAMESPACE!\xa5nonce\xc4\x10LEASELEASELEASE!\xa6action";
+        [fixed.as_slice(), action].concat()
+    };
+    golden(
+        &request(LeaseAction::Acquire { place: Some(9) }),
+        &bytes(b"\x81\xa7acquire\x81\xa5place\x09"),
+    );
+    golden(&request(LeaseAction::Renew), &bytes(b"\xa5renew"));
+    golden(
+        &request(LeaseAction::Release { place: None }),
+        &bytes(b"\x81\xa7release\x81\xa5place\xc0"),
+    );
+}
+
+#[test]
+fn a_lease_reply_is_these_bytes() {
+    let granted = LeaseReply::Granted {
+        ttl_millis: 5000,
+        head: version(),
+        read_version: ReadVersion(7),
+    };
+    golden(
+        &granted,
+        b"\x81\xa7granted\x83\
+            \xaattl_millis\xcd\x13\x88\
+            \xa4head\xc4\x0a\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\
+            \xacread_version\x07",
+    );
+    let busy = LeaseReply::Busy {
+        place: 9,
+        retry_millis: 3,
+        place_millis: 1000,
+    };
+    golden(
+        &busy,
+        b"\x81\xa4busy\x83\
+            \xa5place\x09\
+            \xacretry_millis\x03\
+            \xacplace_millis\xcd\x03\xe8",
+    );
+    golden(&LeaseReply::Released, b"\xa8released");
 }
