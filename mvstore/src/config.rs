@@ -134,6 +134,11 @@ pub struct Limits {
     #[arg(long, env = "MVSTORE_REQUEST_TIMEOUT", value_name = "SECONDS", default_value = "60", value_parser = seconds)]
     pub request_timeout: Duration,
 
+    /// How long a write lease lives unless renewed: for so long a dead writer of an exclusive
+    /// namespace keeps the others waiting. Same on all servers of a store
+    #[arg(long, env = "MVSTORE_LEASE_TTL", value_name = "SECONDS", default_value = "5", value_parser = lease_ttl)]
+    pub lease_ttl: Duration,
+
     /// How long requests in work may take to end after SIGTERM or SIGINT
     #[arg(long, env = "MVSTORE_SHUTDOWN_TIMEOUT", value_name = "SECONDS", default_value = "20", value_parser = seconds)]
     pub shutdown_timeout: Duration,
@@ -230,6 +235,15 @@ fn seconds(text: &str) -> Result<Duration, String> {
         (seconds > 0.0 && seconds <= 86_400.0).then(|| Duration::from_secs_f64(seconds))
     });
     duration.ok_or_else(|| "expected seconds above 0 and up to 86400, such as 30 or 0.5".into())
+}
+
+/// Above this a dead writer would keep the others waiting for longer than programs wait.
+fn lease_ttl(text: &str) -> Result<Duration, String> {
+    let duration = seconds(text).ok();
+    let allowed = Duration::from_millis(50)..=Duration::from_secs(600);
+    duration
+        .filter(|duration| allowed.contains(duration))
+        .ok_or_else(|| "expected seconds from 0.05 to 600, such as 5".into())
 }
 
 #[cfg(test)]

@@ -146,7 +146,10 @@ impl Running {
         let described = engine.describe();
         info!(engine = described, "storage engine: {described}");
         let storage = &config.storage;
-        let options = StoreOptions::new(&storage.metadata_prefix, &storage.raw_data_prefix);
+        let options = StoreOptions {
+            lease_ttl: config.limits.lease_ttl,
+            ..StoreOptions::new(&storage.metadata_prefix, &storage.raw_data_prefix)
+        };
         let store = Store::open(engine, options)
             .await
             .map_err(|error| DaemonError::store(described, error))?;

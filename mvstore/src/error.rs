@@ -108,6 +108,15 @@ pub enum StoreError {
         /// The way out.
         hint: &'static str,
     },
+    /// The namespace is another's to write: it holds the write lease or the lock, or the caller has
+    /// lost its own, or brought none where one is needed.
+    #[error("the namespace '{key}' cannot be written: {reason}")]
+    Locked {
+        /// The namespace's key.
+        key: String,
+        /// Who or what is in the way.
+        reason: &'static str,
+    },
     /// It is not known whether the commit happened.
     #[error("it is not known whether the commit {key} happened: {reason}")]
     OutcomeUnknown {
@@ -217,6 +226,7 @@ impl StoreError {
             Self::StageInvalid { .. } => Code::StageInvalid,
             Self::TooLarge { .. } => Code::TooLarge,
             Self::BadPages { .. } => Code::BadPages,
+            Self::Locked { .. } => Code::Locked,
             Self::OutcomeUnknown { .. } => Code::OutcomeUnknown,
             Self::Unavailable { .. } | Self::VersionsWentBack { .. } => Code::Unavailable,
             Self::StorageFull { .. } => Code::StorageFull,
@@ -246,6 +256,7 @@ impl StoreError {
             Self::StageInvalid { .. } => "run the transaction again and stage its pages anew",
             Self::TooLarge { .. } => "split the transaction into smaller ones",
             Self::BadPages { hint, .. } => hint,
+            Self::Locked { .. } => "run the transaction again when the other writer is done",
             Self::OutcomeUnknown { .. } => "settle the commit to learn what became of it",
             Self::VersionsWentBack { .. } => {
                 "the cluster was restored or failed over: raise its version with 'fdbcli advanceversion'"

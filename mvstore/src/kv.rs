@@ -40,6 +40,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use mvsqlite_protocol::{ReadVersion, Version};
 
+pub use clock::EngineTime;
 pub use request::Draft;
 
 /// An engine: where bytes live.
@@ -66,6 +67,11 @@ pub trait Engine: Send + Sync + 'static {
 
     /// The engine's estimate of the bytes it occupies; `None` where it does not know.
     fn physical_bytes(&self) -> Option<u64>;
+
+    /// The time for a transaction that reads at this version. Two processes that share the engine's
+    /// content read the same clock, if need be with a fresh read version ([`Freshness::Strict`]);
+    /// where they cannot run side by side, each restart may begin a new run of it.
+    fn time(&self, read_version: ReadVersion) -> EngineTime;
 }
 
 /// How new a transaction's read version has to be.

@@ -13,6 +13,8 @@
 //! | `c` id child id | a fork of the namespace: the version of it that the fork sees |
 //! | `f` | [`StoreFormat`]: generations and incarnation |
 //! | `h` | high-water mark: a version the store has reached |
+//! | `l` id `h` | [`LeaseTerm`]: until when the holder named in the guard has the write lease |
+//! | `l` id `q` place nonce | [`Deadline`]: until when a place in the queue for the lease is kept |
 //! | `n` namespace key | [`CatalogEntry`] |
 //! | `t` milliseconds | the version at that time; both grow together |
 //! | `u` id kind | [`Usage`]: `p` of page versions, `s` of staged pages |
@@ -20,7 +22,7 @@
 //! | `w` `l` id version | a layer still to be folded: a [`FoldCursor`] |
 //! | `x` bucket milliseconds id kind name | nothing; something expires then ([`Expiry`]) |
 //!
-//! Reserved there: `a` operations, `k` tokens, `l` leases, `q` quotas, `s` named snapshots.
+//! Reserved there: `a` operations, `k` tokens, `q` quotas, `s` named snapshots.
 //!
 //! Pages, under `<raw data prefix> 00 'd' id`:
 //!
@@ -48,14 +50,16 @@ mod changelog;
 mod guard;
 mod keys;
 mod layer;
+mod lease;
 mod page;
 
 pub(crate) use catalog::{CatalogEntry, Outcome, StoreFormat, Usage};
 pub(crate) use changelog::{ChangeEntry, ChangeReader, PageOneClass, Pages};
-pub(crate) use guard::{Guard, State};
-pub(crate) use keys::{Expiry, ExpiryKind, Keyspace, UsageKind};
+pub(crate) use guard::{Guard, Nonce, State};
+pub(crate) use keys::{Expiry, ExpiryKind, Keyspace, LeasePlace, UsageKind};
 #[allow(unused_imports, reason = "the next change reads through them")]
 pub(crate) use layer::{Ancestor, FoldCursor, FoldPass, Layer, LayerKind, MAX_LAYERS};
+pub(crate) use lease::{Deadline, LeaseTerm};
 pub(crate) use page::{PageValue, StageRecord, StageState, decode_sum, page_sum};
 
 use mvsqlite_protocol::Version;

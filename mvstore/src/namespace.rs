@@ -6,9 +6,11 @@
 
 mod catalog;
 mod delete;
+mod lease;
 
-pub(crate) use catalog::{create, list, rename, stat, usage};
+pub(crate) use catalog::{create, list, rename, set_concurrency, stat, usage};
 pub(crate) use delete::{delete, remove_deleted};
+pub(crate) use lease::lease;
 
 use mvsqlite_protocol::{NamespaceId, NamespaceKey, Version};
 

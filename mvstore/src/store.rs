@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use mvsqlite_protocol::admin::{ListedNamespace, NamespaceStat};
 use mvsqlite_protocol::v2::{
-    BeginReply, BeginRequest, CommitReply, CommitRequest, GroupCommitReply, GroupCommitRequest,
-    GroupSettleRequest, Limits, ReadRequest, ResolveReply, ResolveRequest, SettleReply,
-    SettleRequest, StageReply, StageRequest,
+    BeginReply, BeginRequest, CommitReply, CommitRequest, Concurrency, GroupCommitReply,
+    GroupCommitRequest, GroupSettleRequest, LeaseReply, LeaseRequest, Limits, ReadRequest,
+    ResolveReply, ResolveRequest, SettleReply, SettleRequest, StageReply, StageRequest,
 };
 use mvsqlite_protocol::{Incarnation, NamespaceId, NamespaceKey, PageImage, Version};
 use serde::Serialize;
@@ -41,6 +41,11 @@ pub struct StoreOptions {
     pub idempotency_ttl: Duration,
     /// How long a stage lives after its last batch.
     pub stage_ttl: Duration,
+    /// How long a write lease lives after it was granted or renewed; at least 50 ms.
+    pub lease_ttl: Duration,
+    /// How long a place in the queue for a write lease is kept after it was last asked for; at least
+    /// 10 ms. SQLite's busy handler asks again after 100 ms at the latest.
+    pub lease_place_ttl: Duration,
 }
 
 impl StoreOptions {
@@ -48,6 +53,10 @@ impl StoreOptions {
     pub const MIN_IDEMPOTENCY_TTL: Duration = Duration::from_secs(3600);
     /// The default of [`Self::stage_ttl`].
     pub const DEFAULT_STAGE_TTL: Duration = Duration::from_secs(3600);
+    /// The default of [`Self::lease_ttl`]: for how long a dead holder keeps others waiting.
+    pub const DEFAULT_LEASE_TTL: Duration = Duration::from_secs(5);
+    /// The default of [`Self::lease_place_ttl`].
+    pub const DEFAULT_LEASE_PLACE_TTL: Duration = Duration::from_secs(1);
 
     /// The machine's clock and randomness, default times to live.
     pub fn new(metadata_prefix: impl Into<String>, raw_data_prefix: impl Into<String>) -> Self {
@@ -58,6 +67,8 @@ impl StoreOptions {
             entropy: Arc::new(SystemEntropy),
             idempotency_ttl: Self::MIN_IDEMPOTENCY_TTL,
             stage_ttl: Self::DEFAULT_STAGE_TTL,
+            lease_ttl: Self::DEFAULT_LEASE_TTL,
+            lease_place_ttl: Self::DEFAULT_LEASE_PLACE_TTL,
         }
     }
 }
@@ -327,6 +338,38 @@ impl Store {
         request: GroupSettleRequest,
     ) -> Result<SettleReply, StoreError> {
         page::settle_group(&self.context, request).await
+    }
+
+    /// Takes, keeps or gives back a namespace's write lease. Never waits; may be repeated.
+    ///
+    /// # Guarantees
+    /// While a lease lives nobody commits without it, and once another was granted its former holder
+    /// never commits with it, however late. Places in the queue are served in their order; one that
+    /// nobody asks for any more is passed over.
+    ///
+    /// # Errors
+    /// [`StoreError::Locked`] for a renewal by one who holds it no longer;
+    /// [`StoreError::NamespaceChanged`].
+    pub async fn lease(
+        &self,
+        key: &NamespaceKey,
+        request: LeaseRequest,
+    ) -> Result<LeaseReply, StoreError> {
+        self.expect_incarnation(key, request.namespace, request.incarnation)?;
+        namespace::lease(&self.context, key, &request).await
+    }
+
+    /// Says how writers of a namespace keep out of each other's way. Holds for every commit that
+    /// begins afterwards; one under way may still be made by the old rule.
+    ///
+    /// # Errors
+    /// [`StoreError::NamespaceNotFound`].
+    pub async fn set_concurrency(
+        &self,
+        key: &NamespaceKey,
+        mode: Concurrency,
+    ) -> Result<(), StoreError> {
+        namespace::set_concurrency(&self.context, key, mode).await
     }
 
     /// The recorded points around a time in Unix seconds; 0 is now.

@@ -13,12 +13,12 @@ use std::fmt::Debug;
 
 use mvsqlite_protocol::v2::{
     BeginReply, BeginRequest, CommitReply, CommitRequest, Concurrency, KnownState, LeaseAction,
-    LeaseReply, LeaseRequest, Limits, ReadRequest, ResolveReply, ResolveRequest, SettleReply, SettleRequest, StageRef, StageReply,
-    StageRequest, decode, decode_next, encode,
+    LeaseReply, LeaseRequest, Limits, ReadRequest, ResolveReply, ResolveRequest, SettleReply,
+    SettleRequest, StageRef, StageReply, StageRequest, decode, decode_next, encode,
 };
 use mvsqlite_protocol::{
-    IdempotencyKey, Incarnation, LeaseNonce, Moment, NamespaceId, PageData, PageImage, PageSet, ReadVersion,
-    StageId, Version,
+    IdempotencyKey, Incarnation, LeaseNonce, Moment, NamespaceId, PageData, PageImage, PageSet,
+    ReadVersion, StageId, Version,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -432,7 +432,8 @@ fn a_lease_request_is_these_bytes() {
         action,
     };
     let bytes = |action: &[u8]| {
-        let fixed = b"\x83\xa9namespace\xc4\x0aNAMESPACE!\xa5nonce\xc4\x10LEASELEASELEASE!\xa6action";
+        let fixed =
+            b"\x83\xa9namespace\xc4\x0aNAMESPACE!\xa5nonce\xc4\x10LEASELEASELEASE!\xa6action";
         [fixed.as_slice(), action].concat()
     };
     golden(

@@ -11,7 +11,7 @@ use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, post};
 use mvsqlite_protocol::v2::{
-    BeginRequest, CommitRequest, GroupCommitRequest, GroupSettleRequest, ReadRequest,
+    BeginRequest, CommitRequest, GroupCommitRequest, GroupSettleRequest, LeaseRequest, ReadRequest,
     ResolveRequest, SettleRequest, StageRequest, decode,
 };
 use mvsqlite_protocol::{Code, NamespaceKey};
@@ -34,6 +34,7 @@ pub(super) fn router(server: Arc<Shared>) -> Router {
         .route("/v2/ns/{key}/stage", post(stage))
         .route("/v2/ns/{key}/commit", post(commit))
         .route("/v2/ns/{key}/settle", post(settle))
+        .route("/v2/ns/{key}/lease", post(lease))
         .route("/v2/commit", post(commit_group))
         .route("/v2/settle", post(settle_group))
         .route("/time2version", any(time_to_version))
@@ -186,6 +187,14 @@ async fn settle_group(State(server): Server, request: Request) -> Answer {
     let work = |store: Arc<Store>, group| async move { store.settle_group(group).await };
     call.write(&server, "settle", Code::OutcomeUnknown, work)
         .await
+}
+
+async fn lease(State(server): Server, key: Key, request: Request) -> Answer {
+    let limit = server.budget.bodies.small;
+    let call = Call::<LeaseRequest>::receive(&server, key, request, limit).await?;
+    let work = |store: Arc<Store>, key, request| async move { store.lease(&key, request).await };
+    // It may be sent again: the nonce tells whose it was.
+    call.write(&server, "lease", Code::Timeout, work).await
 }
 
 #[derive(Deserialize)]

@@ -37,7 +37,7 @@ use self::committer::{Committer, Job, Message};
 use self::directory::Directory;
 pub use self::directory::OpenError;
 use self::library::{Contents, Library, View, WriteError};
-use super::clock::{Clock, MonotonicClock};
+use super::clock::{Clock, EngineTime, MonotonicClock, micros};
 use super::conflict::WindowLimits;
 use super::request::{Draft, check_key, check_range};
 use super::{
@@ -103,10 +103,18 @@ pub struct EmbeddedEngine {
     committer: Mutex<Option<JoinHandle<()>>>,
 }
 
+/// Where an engine began: which version everything before lies at or below, and when.
+#[derive(Debug, Clone, Copy)]
+struct Opened {
+    version: ReadVersion,
+    at: Duration,
+}
+
 /// What the engine, its transactions and its committer share.
 struct Shared {
     path: PathBuf,
     options: EmbeddedOptions,
+    opened: Opened,
     /// `None` once closed: a view keeps the library's files open.
     published: RwLock<Option<Arc<Published>>>,
     stopped: SetOnce<Stopped>,
@@ -155,9 +163,14 @@ impl EmbeddedEngine {
         ceiling: u64,
     ) -> Result<Self, OpenError> {
         let path = directory.path().to_owned();
+        let opened = Opened {
+            version: ReadVersion(newest),
+            at: options.clock.now(),
+        };
         let shared = Arc::new(Shared {
             path: path.clone(),
             options,
+            opened,
             published: RwLock::default(),
             stopped: SetOnce::new(),
         });
@@ -351,6 +364,16 @@ impl Engine for EmbeddedEngine {
     /// What the file system gave to the files, journals included.
     fn physical_bytes(&self) -> Option<u64> {
         allocated_bytes(&self.shared.path).ok()
+    }
+
+    /// The directory has one process at a time, whose monotonic clock starts anew with it. The run
+    /// is named by the version it was opened at, which no other run begins with.
+    fn time(&self, _read_version: ReadVersion) -> EngineTime {
+        let since = self.shared.options.clock.now();
+        EngineTime {
+            run: self.shared.opened.version.0,
+            micros: micros(since.saturating_sub(self.shared.opened.at)),
+        }
     }
 }
 

@@ -14,7 +14,8 @@ use bytes::Bytes;
 use mvsqlite_protocol::{ReadVersion, Version};
 
 use super::{
-    Draft, Engine, Freshness, Isolation, KeyRange, KvError, Limits, Pair, RangeOptions, Transaction,
+    Draft, Engine, EngineTime, Freshness, Isolation, KeyRange, KvError, Limits, Pair, RangeOptions,
+    Transaction,
 };
 
 /// What goes wrong with a commit.
@@ -140,6 +141,10 @@ impl Engine for FaultyEngine {
 
     fn physical_bytes(&self) -> Option<u64> {
         self.inner.physical_bytes()
+    }
+
+    fn time(&self, read_version: ReadVersion) -> EngineTime {
+        self.inner.time(read_version)
     }
 }
 

@@ -33,7 +33,9 @@ use mvstore_fdb_client::foundationdb::options::{DatabaseOption, TransactionOptio
 use mvstore_fdb_client::foundationdb::{self as fdb, Database, FdbError};
 use mvstore_fdb_client::{Client, LibrarySearch, StartError};
 
-use super::clock::{Clock, MonotonicClock};
+use mvsqlite_protocol::ReadVersion;
+
+use super::clock::{Clock, EngineTime, MonotonicClock};
 use super::request::Draft;
 use super::{Engine, Freshness, KvError, Limits};
 use error::Cluster;
@@ -178,6 +180,14 @@ impl Engine for FoundationDb {
     /// store's, and others may use the cluster.
     fn physical_bytes(&self) -> Option<u64> {
         None
+    }
+
+    /// A cluster gives out about a million versions a second, whatever happens in it.
+    fn time(&self, read_version: ReadVersion) -> EngineTime {
+        EngineTime {
+            run: 0,
+            micros: read_version.0,
+        }
     }
 }
 

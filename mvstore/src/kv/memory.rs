@@ -18,7 +18,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use mvsqlite_protocol::{ReadVersion, Version};
 
-use super::clock::{Clock, MonotonicClock};
+use super::clock::{Clock, EngineTime, MonotonicClock, micros};
 use super::conflict::{ConflictWindow, WindowLimits};
 use super::request::{Change, CommitRequest, Draft, apply_atomic, check_key, check_range};
 use super::{
@@ -64,10 +64,18 @@ struct Shared {
 #[derive(Debug)]
 struct State {
     visible: u64,
+    run: Run,
     window: ConflictWindow,
     values: BTreeMap<Vec<u8>, Vec<Stored>>,
     /// Keys with something to forget once the floor reaches the version.
     superseded: VecDeque<(u64, Vec<u8>)>,
+}
+
+/// A run of the engine's clock, from one restart to the next.
+#[derive(Debug, Clone, Copy)]
+struct Run {
+    number: u64,
+    since: Duration,
 }
 
 /// What a commit left under a key; `None` if it removed it.
@@ -95,11 +103,16 @@ impl MemoryEngine {
             age: options.limits.transaction_age,
             bytes: options.window_bytes,
         };
+        let run = Run {
+            number: 0,
+            since: options.clock.now(),
+        };
         Self {
             shared: Arc::new(Shared {
                 options,
                 state: Mutex::new(State {
                     visible: 0,
+                    run,
                     window: ConflictWindow::new(ReadVersion(0), window),
                     values: BTreeMap::new(),
                     superseded: VecDeque::new(),
@@ -113,6 +126,10 @@ impl MemoryEngine {
     pub fn restart(&self) {
         let mut state = self.shared.lock();
         state.visible += RESTART_GAP;
+        state.run = Run {
+            number: state.visible,
+            since: self.shared.options.clock.now(),
+        };
         let floor = ReadVersion(state.visible);
         state.window = ConflictWindow::new(floor, self.shared.window_limits());
         state.forget();
@@ -258,6 +275,15 @@ impl Engine for MemoryEngine {
 
     fn physical_bytes(&self) -> Option<u64> {
         None
+    }
+
+    fn time(&self, _read_version: ReadVersion) -> EngineTime {
+        let run = self.shared.lock().run;
+        let since = self.shared.options.clock.now().saturating_sub(run.since);
+        EngineTime {
+            run: run.number,
+            micros: micros(since),
+        }
     }
 }
 

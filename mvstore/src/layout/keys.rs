@@ -2,7 +2,7 @@
 
 use mvsqlite_protocol::{IdempotencyKey, NamespaceId, PageIndex, StageId, Version};
 
-use super::{Fields, Malformed, STAMP_PLACEHOLDER};
+use super::{Fields, Malformed, Nonce, STAMP_PLACEHOLDER};
 use crate::error::StoreError;
 use crate::kv::{KeyRange, StampOffset};
 
@@ -46,6 +46,15 @@ pub(crate) struct Expiry {
     pub kind: ExpiryKind,
     /// The idempotency key or stage id.
     pub name: [u8; 16],
+}
+
+/// A place in the queue for a write lease, in the order in which they are served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct LeasePlace {
+    /// The read version at which it was taken.
+    pub number: u64,
+    /// Whose it is.
+    pub nonce: Nonce,
 }
 
 impl Expiry {
@@ -164,6 +173,39 @@ impl Keyspace {
             UsageKind::Staged => b's',
         };
         self.metadata(b'u', &[id.as_bytes(), &[kind]])
+    }
+
+    /// Until when the write lease is held.
+    pub(crate) fn lease_term(&self, id: NamespaceId) -> Vec<u8> {
+        self.metadata(b'l', &[id.as_bytes(), b"h"])
+    }
+
+    /// A place in the queue for the write lease. Numbers need not differ, nonces do.
+    pub(crate) fn lease_place(&self, id: NamespaceId, place: LeasePlace) -> Vec<u8> {
+        let number = place.number.to_be_bytes();
+        self.metadata(b'l', &[id.as_bytes(), b"q", &number, &place.nonce])
+    }
+
+    /// The queue for the write lease.
+    pub(crate) fn lease_queue(&self, id: NamespaceId) -> KeyRange {
+        KeyRange::prefix(&self.metadata(b'l', &[id.as_bytes(), b"q"]))
+    }
+
+    /// The place of a key in the queue.
+    pub(crate) fn parse_lease_place(&self, key: &[u8]) -> Result<LeasePlace, Malformed> {
+        let mut fields = self.behind_tag("a place's key", &self.metadata, key)?;
+        fields.take::<{ NamespaceId::LEN + 1 }>()?;
+        let place = LeasePlace {
+            number: fields.u64()?,
+            nonce: fields.take()?,
+        };
+        fields.end()?;
+        Ok(place)
+    }
+
+    /// All there is about a namespace's write lease besides its guard.
+    pub(crate) fn leases(&self, id: NamespaceId) -> KeyRange {
+        KeyRange::prefix(&self.metadata(b'l', &[id.as_bytes()]))
     }
 
     /// The queue entry of a deleted namespace.
@@ -485,6 +527,11 @@ mod tests {
         name: [0x1f; 16],
     };
 
+    const PLACE: LeasePlace = LeasePlace {
+        number: 0x0102,
+        nonce: [0xdd; 16],
+    };
+
     fn keys() -> Keyspace {
         Keyspace::new("M", "R").unwrap()
     }
@@ -523,6 +570,11 @@ mod tests {
                 keys.expiry(&EXPIRY),
                 format!("4d006d 78 0f 0000000000000102 {id} 73 {}", "1f".repeat(16)),
             ),
+            (keys.lease_term(ID), format!("4d006d 6c {id} 68")),
+            (
+                keys.lease_place(ID, PLACE),
+                format!("4d006d 6c {id} 71 0000000000000102 {}", "dd".repeat(16)),
+            ),
             (keys.guard(ID), format!("520064 {id} 67")),
             (
                 keys.outcome(ID, idempotency),
@@ -551,6 +603,17 @@ mod tests {
         for (key, expected) in golden {
             assert_eq!(hex(&key), expected.replace(' ', ""));
         }
+    }
+
+    #[test]
+    fn a_place_in_a_queue_is_found_there_and_read_back() {
+        let keys = keys();
+        let key = keys.lease_place(ID, PLACE);
+        assert_eq!(keys.parse_lease_place(&key), Ok(PLACE));
+        assert!(keys.lease_queue(ID).contains(&key));
+        assert!(!keys.lease_queue(ID).contains(&keys.lease_term(ID)));
+        assert!(keys.leases(ID).contains(&key));
+        assert!(keys.leases(ID).contains(&keys.lease_term(ID)));
     }
 
     #[test]

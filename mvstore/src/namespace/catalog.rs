@@ -1,6 +1,7 @@
 //! The catalog: making, naming, finding and describing namespaces.
 
 use mvsqlite_protocol::admin::{ListedNamespace, NamespaceMetadata, NamespaceStat};
+use mvsqlite_protocol::v2::Concurrency;
 use mvsqlite_protocol::{NamespaceId, NamespaceKey};
 use tokio::try_join;
 
@@ -95,6 +96,28 @@ async fn try_rename(
     *moved = Some(entry.id);
     txn.commit().await?;
     Ok(())
+}
+
+/// Says how writers keep out of each other's way. Every commit reads the entry serializably.
+pub(crate) async fn set_concurrency(
+    ctx: &Context,
+    key: &NamespaceKey,
+    mode: Concurrency,
+) -> Result<(), StoreError> {
+    rerun(|| async {
+        let mut txn = ctx.begin(Freshness::Strict);
+        let isolation = Isolation::Serializable;
+        let entry = ctx.catalog_entry(&*txn, key.as_str(), isolation).await?;
+        let entry = named(key, entry)?;
+        if entry.mode == mode {
+            return Ok(());
+        }
+        let changed = CatalogEntry { mode, ..entry };
+        txn.set(&ctx.keys.name(key.as_str()), &changed.encode());
+        txn.commit().await?;
+        Ok(())
+    })
+    .await
 }
 
 /// A page of the listing, in byte order of the keys.

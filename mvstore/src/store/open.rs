@@ -38,6 +38,12 @@ pub(super) async fn open(
     if options.stage_ttl < Duration::from_secs(1) {
         return Err(bad("a stage must live for a second at least"));
     }
+    if options.lease_ttl < Duration::from_millis(50) {
+        return Err(bad("a write lease must live for 50 ms at least"));
+    }
+    if options.lease_place_ttl < Duration::from_millis(10) {
+        return Err(bad("a place in a queue must be kept for 10 ms at least"));
+    }
     let keys = Keyspace::new(&options.metadata_prefix, &options.raw_data_prefix)?;
     let (limits, bounds) = derive(engine.limits(), &keys)?;
     match engine.check().await {

@@ -9,7 +9,8 @@ use bytes::Bytes;
 use mvsqlite_protocol::{ReadVersion, Version};
 use mvstore::kv::memory::MemoryEngine;
 use mvstore::kv::{
-    Draft, Engine, Freshness, Isolation, KeyRange, KvError, Limits, Pair, RangeOptions, Transaction,
+    Draft, Engine, EngineTime, Freshness, Isolation, KeyRange, KvError, Limits, Pair, RangeOptions,
+    Transaction,
 };
 use tokio::sync::watch;
 
@@ -101,6 +102,10 @@ impl Engine for StalledEngine {
 
     fn physical_bytes(&self) -> Option<u64> {
         self.inner.physical_bytes()
+    }
+
+    fn time(&self, read_version: ReadVersion) -> EngineTime {
+        self.inner.time(read_version)
     }
 }
 

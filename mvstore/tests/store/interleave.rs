@@ -10,7 +10,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use mvsqlite_protocol::{ReadVersion, Version};
 use mvstore::kv::{
-    Draft, Engine, Freshness, Isolation, KeyRange, KvError, Limits, Pair, RangeOptions, Transaction,
+    Draft, Engine, EngineTime, Freshness, Isolation, KeyRange, KvError, Limits, Pair, RangeOptions,
+    Transaction,
 };
 use tokio::task::yield_now;
 
@@ -87,6 +88,10 @@ impl Engine for Interleaved {
 
     fn physical_bytes(&self) -> Option<u64> {
         self.inner.physical_bytes()
+    }
+
+    fn time(&self, read_version: ReadVersion) -> EngineTime {
+        self.inner.time(read_version)
     }
 }
 
