@@ -190,9 +190,10 @@ async fn settle_group(State(server): Server, request: Request) -> Answer {
 }
 
 async fn lease(State(server): Server, key: Key, request: Request) -> Answer {
+    let key = namespace(key)?;
     let limit = server.budget.bodies.small;
-    let call = Call::<LeaseRequest>::receive(&server, key, request, limit).await?;
-    let work = |store: Arc<Store>, key, request| async move { store.lease(&key, request).await };
+    let call = Call::<LeaseRequest>::receive(&server, request, limit).await?;
+    let work = |store: Arc<Store>, asked| async move { store.lease(&key, asked).await };
     // It may be sent again: the nonce tells whose it was.
     call.write(&server, "lease", Code::Timeout, work).await
 }
