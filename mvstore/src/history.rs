@@ -3,7 +3,9 @@
 mod expiry;
 mod moment;
 mod time;
+mod truncate;
 
 pub(crate) use expiry::collect_expired;
 pub(crate) use moment::resolve;
 pub(crate) use time::{TimeRecorder, time_to_version};
+pub(crate) use truncate::truncate;

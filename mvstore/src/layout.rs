@@ -20,6 +20,7 @@
 //! | `u` id kind | [`Usage`]: `p` of page versions, `s` of staged pages |
 //! | `w` `d` id | a deleted namespace whose keys are still to be removed; the value is its key |
 //! | `w` `l` id version | a layer still to be folded: a [`FoldCursor`] |
+//! | `w` `t` id | [`TruncationMark`]: a truncation runs |
 //! | `x` bucket milliseconds id kind name | nothing; something expires then ([`Expiry`]) |
 //!
 //! Reserved there: `a` operations, `k` tokens, `q` quotas, `s` named snapshots.
@@ -52,6 +53,7 @@ mod keys;
 mod layer;
 mod lease;
 mod page;
+mod truncation;
 
 pub(crate) use catalog::{CatalogEntry, Outcome, StoreFormat, Usage};
 pub(crate) use changelog::{ChangeEntry, ChangeReader, PageOneClass, Pages};
@@ -60,7 +62,8 @@ pub(crate) use keys::{Expiry, ExpiryKind, Keyspace, LeasePlace, UsageKind};
 #[allow(unused_imports, reason = "the next change reads through them")]
 pub(crate) use layer::{Ancestor, FoldCursor, FoldPass, Layer, LayerKind, MAX_LAYERS};
 pub(crate) use lease::{Deadline, LeaseTerm};
-pub(crate) use page::{PageValue, StageRecord, StageState, decode_sum, page_sum};
+pub(crate) use page::{Holding, PageValue, StageRecord, StageState, decode_sum, page_sum};
+pub(crate) use truncation::TruncationMark;
 
 use mvsqlite_protocol::Version;
 

@@ -24,6 +24,9 @@ pub(crate) enum Access {
     Read,
     /// Commit or stage pages.
     Write,
+    /// Change what cannot be read, or take the history below the horizon away. Locks and leases
+    /// do not keep from that.
+    Collect,
 }
 
 /// The namespace a key names.
@@ -89,7 +92,7 @@ pub(crate) fn expect_generation(
 ) -> Result<(), StoreError> {
     let needed = match access {
         Access::Read => guard.min_reader,
-        Access::Write => guard.min_reader.max(guard.min_writer),
+        Access::Write | Access::Collect => guard.min_reader.max(guard.min_writer),
     };
     if needed > GENERATION {
         return Err(StoreError::UnknownFormat {

@@ -6,6 +6,7 @@
 
 mod open;
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -123,6 +124,17 @@ pub struct NamespaceUsage {
     pub staged_pages: u64,
     /// Bytes of page content in them.
     pub staged_bytes: u64,
+}
+
+/// What [`Store::truncate_namespace`] did, or would do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Truncated {
+    /// The oldest version that can be read: a commit, or the namespace's id.
+    pub horizon: Version,
+    /// Page versions removed.
+    pub page_versions: u64,
+    /// Everything was done that there was to do; otherwise the caller left before.
+    pub is_complete: bool,
 }
 
 impl Store {
@@ -397,6 +409,33 @@ impl Store {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Forgets the history of a namespace below the newest commit at or below `before`, or below
+    /// what holds it back (a lock, a fork), whichever is lowest. Without `apply` it is only counted
+    /// what would go.
+    ///
+    /// `progress` is called after each step with the page versions removed so far; when it answers
+    /// [`ControlFlow::Break`], the work stops. What was removed until then stays so, and the next
+    /// truncation goes on from there. After an unknown outcome of the engine a step's versions may be
+    /// missing in that number (never in the usage counters).
+    ///
+    /// # Guarantees
+    /// Reads at the new horizon and above it see what they saw. Reads below it are refused from the
+    /// first step on.
+    ///
+    /// # Errors
+    /// [`StoreError::NamespaceNotFound`]; [`StoreError::Unavailable`] while another truncation of the
+    /// namespace runs. A truncation that was cut short by the end of its process keeps the next one
+    /// waiting for half a minute.
+    pub async fn truncate_namespace(
+        &self,
+        key: &NamespaceKey,
+        before: Version,
+        apply: bool,
+        progress: impl FnMut(u64) -> ControlFlow<()> + Send,
+    ) -> Result<Truncated, StoreError> {
+        history::truncate(&self.context, key, before, apply, progress).await
     }
 
     /// Notes which version belongs to the present time. To be called every five seconds; on an

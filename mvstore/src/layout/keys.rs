@@ -218,6 +218,11 @@ impl Keyspace {
         KeyRange::prefix(&self.metadata(b'w', &[b"d"]))
     }
 
+    /// The mark of a truncation that runs.
+    pub(crate) fn truncation(&self, id: NamespaceId) -> Vec<u8> {
+        self.metadata(b'w', &[b"t", id.as_bytes()])
+    }
+
     /// The namespace of a queue entry's key.
     pub(crate) fn parse_deleted(&self, key: &[u8]) -> Result<NamespaceId, Malformed> {
         let mut fields = self.behind_tag("a deletion's key", &self.metadata, key)?;
@@ -423,6 +428,21 @@ impl Keyspace {
         KeyRange::new(begin, KeyRange::single(&last).end)
     }
 
+    /// Versions of pages from one on (a page and a version of it) to the last page's at `version`.
+    pub(crate) fn page_versions(
+        &self,
+        id: NamespaceId,
+        (index, from): (PageIndex, Version),
+        last: PageIndex,
+        version: Version,
+    ) -> KeyRange {
+        let begin = self.page(id, b'p', &[&index.to_be_bytes(), from.as_bytes()]);
+        KeyRange {
+            begin,
+            ..self.page_run_until(id, index, last, version)
+        }
+    }
+
     /// Every version of the pages from `first` up to, but not including, `end`.
     pub(crate) fn pages(&self, id: NamespaceId, first: PageIndex, end: u64) -> KeyRange {
         let begin = self.page(id, b'p', &[&first.to_be_bytes()]);
@@ -566,6 +586,7 @@ mod tests {
                 keys.layer(ID, VERSION),
                 format!("4d006d 77 6c {id} {version}"),
             ),
+            (keys.truncation(ID), format!("4d006d 77 74 {id}")),
             (
                 keys.expiry(&EXPIRY),
                 format!("4d006d 78 0f 0000000000000102 {id} 73 {}", "1f".repeat(16)),
@@ -704,6 +725,11 @@ mod tests {
                 .contains(&keys.layer(ID, VERSION))
         );
         assert!(!keys.layers_behind(None).contains(&keys.deleted(ID)));
+        let versions = keys.page_versions(ID, (7, VERSION), 8, VERSION);
+        assert!(versions.contains(&keys.page_at(ID, 7, VERSION)));
+        assert!(!versions.contains(&keys.page_at(ID, 7, Version::from_bytes([0xa9; 10]))));
+        assert!(versions.contains(&keys.page_at(ID, 8, VERSION)));
+        assert!(!versions.contains(&keys.page_at(ID, 8, Version::from_bytes([0xab; 10]))));
         let stage = keys.whole_stage(ID, STAGE);
         assert!(stage.contains(&keys.stage(ID, STAGE)));
     }

@@ -38,6 +38,17 @@ pub(crate) enum PageValue {
     Absent,
 }
 
+/// What a stored page owns, found without looking at its content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Holding {
+    /// So many bytes of content.
+    Content(u64),
+    /// A page of this stage.
+    Staged(StageId),
+    /// Nothing: it says that the page does not exist.
+    Nothing,
+}
+
 const TAG_RAW: u8 = 0;
 const TAG_STAGED: u8 = 2;
 const TAG_ABSENT: u8 = 3;
@@ -114,6 +125,20 @@ impl PageValue {
                 fields.end()?;
                 Ok(Self::Absent)
             }
+            _ => Err(fields.bad("tag")),
+        }
+    }
+
+    /// What the page owns. Its checksum is not looked at: whoever removes a page version removes a
+    /// damaged one too.
+    pub(crate) fn holding(bytes: &[u8]) -> Result<Holding, Malformed> {
+        let mut fields = Fields::new(Self::WHAT, bytes);
+        let tag = fields.u8()?;
+        fields.u64()?;
+        match tag {
+            TAG_RAW => Ok(Holding::Content(fields.rest.len() as u64)),
+            TAG_STAGED => Ok(Holding::Staged(StageId::from_bytes(fields.take()?))),
+            TAG_ABSENT => Ok(Holding::Nothing),
             _ => Err(fields.bad("tag")),
         }
     }

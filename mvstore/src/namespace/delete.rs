@@ -139,6 +139,7 @@ async fn remove_step(ctx: &Context, id: NamespaceId) -> Result<bool, Failure> {
             txn.clear(&ctx.keys.usage(id, UsageKind::Pages));
             txn.clear(&ctx.keys.usage(id, UsageKind::Staged));
             txn.clear_range(&ctx.keys.leases(id));
+            txn.clear(&ctx.keys.truncation(id));
             txn.clear(&ctx.keys.deleted(id));
         }
     }

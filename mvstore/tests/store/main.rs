@@ -12,3 +12,4 @@ mod read;
 mod settle;
 mod stage;
 mod support;
+mod truncate;

@@ -453,6 +453,14 @@ async fn changes_until(
     version: Version,
 ) -> Result<GroupChanges, Failure> {
     let id = member.id;
+    let guard = ctx.guard(txn, id, Isolation::Snapshot).await?;
+    // Below the horizon the changelog has gaps.
+    if guard.is_none_or(|guard| member.base < guard.horizon) {
+        return Ok(GroupChanges {
+            seen: member.base,
+            changed: None,
+        });
+    }
     // A namespace that was only read has no entry at the version, and what a client knows has to
     // stand at one.
     let seen = if member.is_written() {
