@@ -42,8 +42,8 @@ test: install-test lint test-unit test-e2e ## Installs what is missing and runs 
 	@echo "make test: everything passed"
 
 .PHONY: release
-release: ## Builds mvstore and libmvsqlite_preload.so as a user gets them
-	$(CARGO) build --release --locked -p mvstore -p mvsqlite-preload
+release: ## Builds mvstore and the client libraries as a user gets them
+	$(CARGO) build --release --locked -p mvstore -p mvsqlite-preload -p mvsqlite-extension -p mvsqlite
 
 .PHONY: lint
 lint: ## Formatting, clippy without warnings, licences and advisories if cargo-deny is there

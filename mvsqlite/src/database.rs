@@ -58,6 +58,9 @@ use crate::environment::Environment;
 pub struct OpenOptions {
     /// Writing is refused. A past version is read-only whatever stands here.
     pub read_only: bool,
+    /// The page size that a new database shall get, in bytes, if not
+    /// [`Config::page_size`](crate::Config::page_size).
+    pub page_size: Option<u32>,
 }
 
 /// How much of what was asked for a read found.
@@ -226,6 +229,7 @@ impl DatabaseFile {
     /// The page size that a new database shall get, in bytes: what `xSectorSize` answers.
     pub fn default_page_size(&self) -> u32 {
         self.page_size()
+            .or(self.options.page_size)
             .unwrap_or_else(|| self.remote.env.config().page_size)
     }
 

@@ -6,7 +6,6 @@
 use std::ptr;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use mvsqlite::{Config, ConfigError, Environment};
 use mvsqlite_vfs::{Api, Vfs};
 
 use crate::scope::Scope;
@@ -112,19 +111,7 @@ fn register_with(scope: &Scope) -> Option<&'static Vfs> {
                 .map_or(ptr::null(), |address| address.as_ptr().cast_const())
         })
     };
-    let environment = Environment::from_env().map_err(|error| (error, names_alone()));
-    Vfs::register(api.ok()?, environment, true).ok()
-}
-
-/// Which names are ours, with everything else of the configuration left out: an ordinary file must
-/// open even if the store's address is wrong.
-fn names_alone() -> Option<Config> {
-    let config: Result<Config, ConfigError> = Config::from_variables(|variable| match variable {
-        "MVSQLITE_DATA_PLANE" => Some("http://nowhere".to_owned()),
-        "MVSQLITE_DB_NAME_MAP" | "MVSQLITE_ONLY_MAPPED" => std::env::var(variable).ok(),
-        _ => None,
-    });
-    config.ok()
+    Vfs::register_from_env(api.ok()?, true).ok()
 }
 
 /// A panic is caught, logged as a failure of its call and ends nothing; the usual report on the

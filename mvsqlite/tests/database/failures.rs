@@ -385,7 +385,10 @@ fn a_database_opened_read_only_cannot_be_written() {
     let world = World::new();
     let env = world.process();
     create(&mut open(&env), 2);
-    let options = OpenOptions { read_only: true };
+    let options = OpenOptions {
+        read_only: true,
+        ..OpenOptions::default()
+    };
     let mut file = DatabaseFile::open(env, KEY.parse().unwrap(), options).unwrap();
     assert!(file.is_read_only() && !file.is_immutable());
     file.lock(LockLevel::Shared).unwrap();

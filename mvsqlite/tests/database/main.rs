@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic is the report of a test")]
 
+// The name by which the rest of the workspace knows the crate.
+extern crate mvsqlite_client as mvsqlite;
+
 mod failures;
 mod file;
 mod http;

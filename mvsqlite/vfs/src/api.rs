@@ -16,6 +16,10 @@ pub type ScalarFunction =
 /// An aggregate's final step: never used, part of a signature only.
 type FinalStep = unsafe extern "C" fn(*mut sqlite3_context);
 
+/// The entry point of an automatic extension: SQLite declares another type and calls this one.
+pub type AutoExtension =
+    unsafe extern "C" fn(*mut sqlite3, *mut *mut c_char, *const c_void) -> c_int;
+
 /// A destructor of memory handed to SQLite.
 type Destructor = unsafe extern "C" fn(*mut c_void);
 
@@ -101,6 +105,7 @@ api_table! {
         db_filename = c"sqlite3_db_filename": fn(*mut sqlite3, *const c_char) -> *const c_char;
         file_control = c"sqlite3_file_control":
             fn(*mut sqlite3, *const c_char, c_int, *mut c_void) -> c_int;
+        auto_extension = c"sqlite3_auto_extension": fn(AutoExtension) -> c_int;
         create_function_v2 = c"sqlite3_create_function_v2": fn(
             *mut sqlite3,
             *const c_char,
@@ -149,6 +154,17 @@ impl Api {
             unsafe { ptr::copy_nonoverlapping(bytes.as_ptr().cast(), memory, bytes.len()) };
         }
         memory
+    }
+
+    /// Gives the message of an extension that cannot be loaded; nothing if no memory is left.
+    ///
+    /// # Safety
+    /// `destination` is null or valid for writing a pointer.
+    pub unsafe fn explain(&self, destination: *mut *mut c_char, text: &str) {
+        if !destination.is_null() {
+            // SAFETY: the caller's.
+            unsafe { self.give_text(destination, text) };
+        }
     }
 
     /// Copies text into memory for SQLite and stores its address at `destination`.

@@ -39,7 +39,7 @@ pub(crate) unsafe fn file_control(
         // SAFETY: as above. What it was set to is of no interest: it cannot be switched off.
         fcntl::POWERSAFE_OVERWRITE => unsafe { answer(argument, 1) },
         // SAFETY: a place for a text that SQLite frees.
-        fcntl::VFSNAME => return Ok(unsafe { give(handle, argument, crate::VFS_NAME) }),
+        fcntl::VFSNAME => return Ok(unsafe { give(handle, argument, &handle.vfs_name()) }),
         fcntl::TEMPFILENAME => {
             let name = temporary_name(handle);
             // SAFETY: as above.

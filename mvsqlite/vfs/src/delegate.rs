@@ -4,7 +4,8 @@ use std::ffi::{c_char, c_double, c_int, c_void};
 
 use crate::failure;
 use crate::ffi::{AnyFunction, code, sqlite3_file, sqlite3_vfs};
-use crate::vfs::{Vfs, copy_message, vfs};
+use crate::registration::vfs;
+use crate::vfs::{Vfs, copy_message};
 
 /// The default VFS behind ours.
 ///

@@ -8,11 +8,11 @@
 //!
 //! `db` is a schema name: `'main'`, or that of an attached database.
 
-use std::ffi::{CStr, c_int};
+use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
-use crate::api::{Api, ScalarFunction};
+use crate::api::{Api, AutoExtension, ScalarFunction};
 use crate::database_file::{handle_of, text};
 use crate::failure::{Ended, Failure, ffi_guard};
 use crate::ffi::{code, fcntl, function, sqlite3, sqlite3_context, sqlite3_file, sqlite3_value};
@@ -53,6 +53,31 @@ pub(crate) fn take_slot(vfs: *mut Vfs) -> Option<usize> {
         slot.compare_exchange(ptr::null_mut(), vfs, Ordering::AcqRel, Ordering::Acquire)
             .is_ok()
     })
+}
+
+/// What adds the functions of a slot to each new connection, for `sqlite3_auto_extension`.
+pub(crate) fn entry_point(slot: usize) -> AutoExtension {
+    const ENTRY_POINTS: [AutoExtension; SLOTS] = [
+        added_by_sqlite::<0>,
+        added_by_sqlite::<1>,
+        added_by_sqlite::<2>,
+        added_by_sqlite::<3>,
+    ];
+    ENTRY_POINTS[slot]
+}
+
+/// A failure is logged; the connection opens all the same, as when the functions are added by us.
+unsafe extern "C" fn added_by_sqlite<const SLOT: usize>(
+    db: *mut sqlite3,
+    _message: *mut *mut c_char,
+    _routines: *const c_void,
+) -> c_int {
+    // SAFETY: a slot is filled before its entry point is handed out, with a VFS that lives for ever.
+    if let Some(vfs) = unsafe { SERVED[SLOT].load(Ordering::Acquire).as_ref() } {
+        // SAFETY: SQLite just made this connection, and nobody else knows it yet.
+        unsafe { vfs.add_functions(db) };
+    }
+    code::OK
 }
 
 /// Adds the functions of a slot to a connection.

@@ -3,6 +3,7 @@
 //! SQLite serialises its calls per connection, so a handle is used by one thread at a time. After
 //! a panic a handle is closed to everything but `xClose`: what it knows may be half true.
 
+use std::borrow::Cow;
 use std::ffi::{CStr, CString, c_int};
 use std::sync::Arc;
 
@@ -11,12 +12,15 @@ use mvsqlite::{ConnectionId, DatabaseFile, LockLevel, Read};
 use crate::delegate;
 use crate::failure::{Ended, Failure, ffi_guard};
 use crate::ffi::{code, iocap, sqlite3};
+use crate::registration::Registration;
 use crate::super_journal::{Connection, Joined, SuperJournals};
 use crate::vfs::Vfs;
 
 /// One open database.
 pub(crate) struct Handle {
     vfs: &'static Vfs,
+    /// The name of the VFS that it was opened through.
+    opened_through: &'static CStr,
     file: DatabaseFile,
     /// Where SQLite keeps the connection that uses the file, from `SQLITE_FCNTL_PDB` on.
     connection: *const *mut sqlite3,
@@ -30,9 +34,10 @@ pub(crate) struct Handle {
 }
 
 impl Handle {
-    pub(crate) fn new(vfs: &'static Vfs, file: DatabaseFile) -> Self {
+    pub(crate) fn new(registration: &'static Registration, file: DatabaseFile) -> Self {
         Self {
-            vfs,
+            vfs: registration.vfs(),
+            opened_through: registration.name(),
             file,
             connection: std::ptr::null(),
             writing_for: None,
@@ -67,6 +72,11 @@ impl Handle {
 
     pub(crate) fn vfs(&self) -> &'static Vfs {
         self.vfs
+    }
+
+    /// The name of the VFS that it was opened through.
+    pub(crate) fn vfs_name(&self) -> Cow<'static, str> {
+        self.opened_through.to_string_lossy()
     }
 
     pub(crate) fn file(&mut self) -> &mut DatabaseFile {

@@ -8,6 +8,8 @@
 //! | `ffi` | SQLite's C ABI, as far as it is needed |
 //! | `api` | the table of SQLite's functions, filled from the host's library |
 //! | `failure` | the guard around every callback; result code and error log |
+//! | `routines` | the table of functions that SQLite hands to extensions |
+//! | `registration` | the names under which SQLite knows the VFS |
 //! | `vfs`, `names`, `delegate` | the VFS: which names are ours, and where the others go |
 //! | `handle`, `database_file`, `control` | an open database: file methods and file controls |
 //! | `journal`, `private_file`, `super_journal` | journals, private to their connection |
@@ -38,12 +40,16 @@ mod handle;
 mod journal;
 mod names;
 mod private_file;
+mod registration;
+mod routines;
 mod super_journal;
 mod vfs;
 
 pub use api::{Api, MissingFunction};
 pub use ffi::sqlite3;
-pub use vfs::{RegisterError, Vfs};
+pub use registration::RegisterError;
+pub use routines::{ApiRoutines, UnusableRoutines};
+pub use vfs::Vfs;
 
 /// The name under which the VFS is registered, as in `file:orders?vfs=mvsqlite`.
 pub const VFS_NAME: &str = "mvsqlite";

@@ -1,4 +1,4 @@
-//! The VFS itself: registration, and SQLite's calls that open, find and delete files.
+//! The VFS itself: SQLite's calls that open, find and delete files.
 //!
 //! What is ours is answered here; everything else is passed, unchanged, to the VFS that was the
 //! host's default when ours was registered. A file of the default VFS is opened in place, in
@@ -8,29 +8,30 @@ use std::ffi::{c_char, c_int};
 use std::ptr;
 use std::sync::{Arc, Mutex};
 
-use mvsqlite::{Config, ConfigError, DatabaseFile, Environment, OpenOptions, PerProcess};
+use mvsqlite::{DatabaseFile, Environment, OpenOptions, PerProcess};
 
 use crate::api::Api;
-use crate::database_file::{self, OpenDatabase, text};
+use crate::database_file::{self, text};
+use crate::delegate;
 use crate::failure::{Failure, guarded_code};
-use crate::ffi::{code, open, sqlite3, sqlite3_file, sqlite3_vfs};
+use crate::ffi::{code, open, sqlite3_file, sqlite3_vfs};
 use crate::handle::Handle;
 use crate::journal::Journal;
 use crate::names::{Names, Role};
-use crate::private_file::{self, PrivateFile};
+use crate::private_file;
+use crate::registration::{Registration, registration, vfs};
 use crate::super_journal::{SharedJournal, SuperJournals};
-use crate::{delegate, functions};
 
 /// The VFS of one SQLite library of the process. Lives for ever: SQLite keeps its address.
 pub struct Vfs {
-    api: Api,
-    names: Names,
-    base: *mut sqlite3_vfs,
-    super_journals: PerProcess<SuperJournals>,
-    /// What SQLite knows of this VFS.
-    description: *mut sqlite3_vfs,
+    pub(crate) api: Api,
+    pub(crate) names: Names,
+    pub(crate) base: *mut sqlite3_vfs,
+    pub(crate) super_journals: PerProcess<SuperJournals>,
+    /// What SQLite knows of this VFS by its main name.
+    pub(crate) description: *mut sqlite3_vfs,
     /// For its SQL functions; `None` if too many libraries are served.
-    slot: Option<usize>,
+    pub(crate) slot: Option<usize>,
 }
 
 // SAFETY: what is not `Sync` by itself are the pointers to the two descriptions: SQLite calls the
@@ -39,99 +40,7 @@ unsafe impl Sync for Vfs {}
 // SAFETY: as above.
 unsafe impl Send for Vfs {}
 
-/// The VFS could not be registered.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum RegisterError {
-    /// This SQLite has no default VFS to build on.
-    NoDefaultVfs,
-    /// `sqlite3_vfs_register` failed with this code.
-    Refused(c_int),
-}
-
-impl std::fmt::Display for RegisterError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::NoDefaultVfs => f.write_str("this SQLite has no default VFS"),
-            Self::Refused(code) => write!(f, "sqlite3_vfs_register failed with code {code}"),
-        }
-    }
-}
-
-impl std::error::Error for RegisterError {}
-
 impl Vfs {
-    /// Registers the VFS `mvsqlite` with a SQLite library; to be done once per library.
-    ///
-    /// With an error for an environment the VFS is registered all the same: opening a name that
-    /// would be ours then fails with `SQLITE_CANTOPEN` and says why, rather than making a local
-    /// file. `names` tells which names those are; `None` for all.
-    ///
-    /// # Errors
-    /// If the library has no default VFS or does not take another one.
-    pub fn register(
-        api: Api,
-        environment: Result<Arc<Environment>, (ConfigError, Option<Config>)>,
-        make_default: bool,
-    ) -> Result<&'static Self, RegisterError> {
-        // SAFETY: a table of working functions; null asks for the default VFS.
-        let base = unsafe { (api.vfs_find)(ptr::null()) };
-        if base.is_null() {
-            return Err(RegisterError::NoDefaultVfs);
-        }
-        let names = match environment {
-            Ok(environment) => Names::Ready(environment),
-            Err((error, config)) => Names::Broken(error, config),
-        };
-        // The two know each other, so both have an address before either is written.
-        let address: *mut Self = Box::into_raw(Box::<Self>::new_uninit()).cast();
-        // SAFETY: the default VFS stays registered.
-        let description = Box::into_raw(Box::new(describe(address, unsafe { &*base })));
-        // SAFETY: allocated above for exactly this, and never freed.
-        let vfs: &'static Self = unsafe {
-            address.write(Self {
-                api,
-                names,
-                base,
-                super_journals: PerProcess::new(std::process::id(), SuperJournals::default),
-                description,
-                slot: functions::take_slot(address),
-            });
-            &*address
-        };
-        // SAFETY: the description lives for ever.
-        match unsafe { (api.vfs_register)(description, c_int::from(make_default)) } {
-            code::OK => Ok(vfs),
-            refused => Err(RegisterError::Refused(refused)),
-        }
-    }
-
-    /// Makes the VFS the default again if the one it was built on has become it.
-    ///
-    /// `sqlite3_shutdown` and `sqlite3_initialize` do that, and the next open would make a local file.
-    pub fn stay_default(&self) {
-        // SAFETY: null asks for the default VFS; the description lives for ever.
-        unsafe {
-            if (self.api.vfs_find)(ptr::null()) == self.base {
-                (self.api.vfs_register)(self.description, 1);
-            }
-        }
-    }
-
-    /// Adds the SQL functions to a connection of the library this VFS is registered with.
-    ///
-    /// A failure is logged and otherwise without consequence.
-    ///
-    /// # Safety
-    /// `db` is an open connection of that library, used by no other thread during the call.
-    pub unsafe fn add_functions(&self, db: *mut sqlite3) {
-        let Some(slot) = self.slot else { return };
-        guarded_code(&self.api, "adding SQL functions", || {
-            // SAFETY: the caller's.
-            unsafe { functions::add_to(&self.api, slot, db) }.map(|()| code::OK)
-        });
-    }
-
     pub(crate) fn api(&self) -> &Api {
         &self.api
     }
@@ -159,48 +68,7 @@ impl Vfs {
     }
 }
 
-/// SQLite's description of the VFS at an address.
-fn describe(vfs: *mut Vfs, base: &sqlite3_vfs) -> sqlite3_vfs {
-    let ours = size_of::<OpenDatabase>().max(size_of::<PrivateFile>());
-    sqlite3_vfs {
-        version: 3,
-        file_bytes: base.file_bytes.max(c_int::try_from(ours).unwrap_or(0)),
-        max_pathname: base.max_pathname.max(MAX_NAME),
-        next: ptr::null_mut(),
-        name: crate::VFS_NAME_C.as_ptr(),
-        app_data: vfs.cast(),
-        open: Some(open),
-        delete: Some(delete),
-        access: Some(access),
-        full_pathname: Some(full_pathname),
-        dl_open: Some(delegate::dl_open),
-        dl_error: Some(delegate::dl_error),
-        dl_sym: Some(delegate::dl_sym),
-        dl_close: Some(delegate::dl_close),
-        randomness: Some(delegate::randomness),
-        sleep: Some(delegate::sleep),
-        current_time: Some(delegate::current_time),
-        get_last_error: Some(delegate::get_last_error),
-        current_time_int64: Some(delegate::current_time_int64),
-        set_system_call: Some(delegate::set_system_call),
-        get_system_call: Some(delegate::get_system_call),
-        next_system_call: Some(delegate::next_system_call),
-    }
-}
-
-/// Room for the longest key, a moment, and the suffix of a journal.
-const MAX_NAME: c_int = 512;
-
-/// The VFS behind SQLite's pointer.
-///
-/// # Safety
-/// `raw` was made by [`describe`].
-pub(crate) unsafe fn vfs(raw: *mut sqlite3_vfs) -> &'static Vfs {
-    // SAFETY: the caller's; a VFS lives for ever.
-    unsafe { &*(*raw).app_data.cast::<Vfs>() }
-}
-
-unsafe extern "C" fn open(
+pub(crate) unsafe extern "C" fn open(
     raw: *mut sqlite3_vfs,
     name: *const c_char,
     file: *mut sqlite3_file,
@@ -208,7 +76,8 @@ unsafe extern "C" fn open(
     out_flags: *mut c_int,
 ) -> c_int {
     // SAFETY: SQLite calls this for the VFS it was registered with.
-    let vfs = unsafe { vfs(raw) };
+    let registration = unsafe { registration(raw) };
+    let vfs = registration.vfs();
     // SAFETY: SQLite gives memory for a file. Without methods it counts as not open.
     unsafe { (*file).methods = ptr::null() };
     // SAFETY: null, or a C string from SQLite that lives as long as the file is open.
@@ -223,7 +92,7 @@ unsafe extern "C" fn open(
     };
     guarded_code(&vfs.api, "xOpen", || {
         // SAFETY: SQLite's memory for a file, not open.
-        let opened = unsafe { ours.open(vfs, name, file, flags)? };
+        let opened = unsafe { ours.open(registration, name, file, flags)? };
         if !out_flags.is_null() {
             // SAFETY: SQLite gives a place for the flags.
             unsafe { *out_flags = opened };
@@ -271,21 +140,26 @@ impl<'a> FileToOpen<'a> {
     /// `file` is SQLite's memory for a file, and `name` what SQLite wants opened.
     unsafe fn open(
         self,
-        vfs: &'static Vfs,
+        registration: &'static Registration,
         name: *const c_char,
         file: *mut sqlite3_file,
         flags: c_int,
     ) -> Result<c_int, Failure> {
+        let vfs = registration.vfs();
         let journal = match self {
             Self::Database(database) => {
                 let (environment, database) = database?;
                 // SAFETY: the caller's.
                 unsafe { refuse_unlocked(vfs, name)? };
                 let read_only = flags & open::READONLY != 0;
-                let opened = DatabaseFile::open(environment, database, OpenOptions { read_only })?;
+                let options = OpenOptions {
+                    read_only,
+                    page_size: registration.page_size(),
+                };
+                let opened = DatabaseFile::open(environment, database, options)?;
                 let read_only = read_only || opened.is_read_only();
                 // SAFETY: the caller's.
-                unsafe { database_file::open(file, Handle::new(vfs, opened)) };
+                unsafe { database_file::open(file, Handle::new(registration, opened)) };
                 return Ok(match read_only {
                     true => flags & !(open::READWRITE | open::CREATE) | open::READONLY,
                     false => flags,
@@ -343,7 +217,11 @@ unsafe fn refuse_unlocked(vfs: &Vfs, name: *const c_char) -> Result<(), Failure>
     Ok(())
 }
 
-unsafe extern "C" fn delete(raw: *mut sqlite3_vfs, name: *const c_char, sync_dir: c_int) -> c_int {
+pub(crate) unsafe extern "C" fn delete(
+    raw: *mut sqlite3_vfs,
+    name: *const c_char,
+    sync_dir: c_int,
+) -> c_int {
     // SAFETY: SQLite calls this for the VFS it was registered with.
     let vfs = unsafe { vfs(raw) };
     // SAFETY: a C string from SQLite.
@@ -380,7 +258,7 @@ fn delete_super_journal(vfs: &Vfs, name: &str, commits: bool) -> Result<c_int, F
     Ok(code::OK)
 }
 
-unsafe extern "C" fn access(
+pub(crate) unsafe extern "C" fn access(
     raw: *mut sqlite3_vfs,
     name: *const c_char,
     flags: c_int,
@@ -403,7 +281,7 @@ unsafe extern "C" fn access(
 }
 
 /// A name of ours stays as it is; so does one whose full path is ours, as that path.
-unsafe extern "C" fn full_pathname(
+pub(crate) unsafe extern "C" fn full_pathname(
     raw: *mut sqlite3_vfs,
     name: *const c_char,
     room: c_int,

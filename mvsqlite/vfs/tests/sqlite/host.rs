@@ -139,6 +139,7 @@ fn linked(symbol: &CStr) -> *const c_void {
         };
     }
     functions!(
+        sqlite3_auto_extension,
         sqlite3_context_db_handle,
         sqlite3_create_function_v2,
         sqlite3_db_filename,
