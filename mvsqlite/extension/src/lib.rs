@@ -76,24 +76,27 @@ unsafe fn load(db: *mut sqlite3, message: *mut *mut c_char, routines: *const c_v
     // SAFETY: the caller's. The library that loads us keeps us loaded, and itself.
     let routines = unsafe { ApiRoutines::new(routines) };
     let loaded = catch_unwind(|| {
-        let api = routines.api().map_err(|_| Failure::Unusable)?;
-        serve(api).map_err(|error| Failure::Refused(api, error))
-    });
-    match loaded {
-        Ok(Ok(served)) => {
-            if let Some(vfs) = served {
-                // SAFETY: the connection that loads the extension, by the thread that does.
-                unsafe { vfs.add_functions(db) };
+        // Of a SQLite that is too old there is no telling whether it can allocate a message.
+        let Ok(api) = routines.api() else {
+            return ERROR;
+        };
+        match serve(api) {
+            Ok(served) => {
+                if let Some(vfs) = served {
+                    // SAFETY: the connection that loads the extension, by the thread that does.
+                    unsafe { vfs.add_functions(db) };
+                }
+                OK_LOAD_PERMANENTLY
             }
-            OK_LOAD_PERMANENTLY
+            Err(error) => {
+                let text = format!("cannot load mvSQLite: {error}");
+                // SAFETY: SQLite gives null or a place for a message that it frees.
+                unsafe { api.explain(message, &text) };
+                ERROR
+            }
         }
-        Ok(Err(failure)) => {
-            // SAFETY: SQLite gives null or a place for a message.
-            unsafe { failure.explain(message) };
-            ERROR
-        }
-        Err(_) => ERROR,
-    }
+    });
+    loaded.unwrap_or(ERROR)
 }
 
 /// The VFS of this library; `None` if the preload library has registered its own.
@@ -119,24 +122,6 @@ enum Elsewhere {
 impl From<RegisterError> for Elsewhere {
     fn from(error: RegisterError) -> Self {
         Self::Failed(error)
-    }
-}
-
-/// Why the extension cannot be loaded.
-enum Failure {
-    /// It is too old, and there is no telling whether a message can be allocated.
-    Unusable,
-    Refused(Api, RegisterError),
-}
-
-impl Failure {
-    /// # Safety
-    /// `message` is null or a place for a text that SQLite frees.
-    unsafe fn explain(&self, message: *mut *mut c_char) {
-        if let Self::Refused(api, error) = self {
-            // SAFETY: the caller's.
-            unsafe { api.explain(message, &format!("cannot load mvSQLite: {error}")) };
-        }
     }
 }
 
