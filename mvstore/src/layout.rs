@@ -59,7 +59,6 @@ pub(crate) use catalog::{CatalogEntry, Outcome, StoreFormat, Usage};
 pub(crate) use changelog::{ChangeEntry, ChangeReader, PageOneClass, Pages};
 pub(crate) use guard::{Guard, Nonce, State};
 pub(crate) use keys::{Expiry, ExpiryKind, Keyspace, LeasePlace, UsageKind};
-#[allow(unused_imports, reason = "the next change reads through them")]
 pub(crate) use layer::{Ancestor, FoldCursor, FoldPass, Layer, LayerKind, MAX_LAYERS};
 pub(crate) use lease::{Deadline, LeaseTerm};
 pub(crate) use page::{Holding, PageValue, StageRecord, StageState, decode_sum, page_sum};

@@ -3,7 +3,9 @@
 //! | module | what |
 //! |---|---|
 //! | `begin` | the newest version, and what changed since the client last looked |
-//! | `read` | pages at a version |
+//! | `read` | pages at a version, as a client asks for them |
+//! | `view` | pages at a version: own page versions, layers, base |
+//! | `lineage` | a namespace and those below it, as one transaction sees them |
 //! | `stage` | content uploaded ahead of its commit |
 //! | `commit` | one transaction over one namespace or several: checks, page versions, changelog, outcome |
 //! | `settle` | what became of a commit, made definite |
@@ -17,10 +19,12 @@ mod cache;
 mod changes;
 mod commit;
 mod conflict;
+mod lineage;
 mod page_one;
 mod read;
 mod settle;
 mod stage;
+mod view;
 
 pub(crate) use begin::begin;
 pub(crate) use cache::PageOneCache;

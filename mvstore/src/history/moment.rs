@@ -33,7 +33,7 @@ async fn try_resolve(
     let entry = ctx.catalog_entry(&*txn, key.as_str(), isolation).await?;
     let id = named(key, entry)?.id;
     let (guard, head) = try_join!(ctx.guard(&*txn, id, isolation), ctx.head(&*txn, id))?;
-    let horizon = admit(key, id, guard, Access::Read)?.horizon;
+    let guard = admit(key, id, guard, Access::Read)?;
     let read_version = txn.read_version().await?;
     let namespace = Namespace {
         ctx,
@@ -46,8 +46,8 @@ async fn try_resolve(
         Moment::Version(version) => namespace.at_version(version, read_version).await?,
         Moment::UnixMillis(millis) => namespace.at_time(millis).await?,
     };
-    expect_kept(version, horizon)?;
-    let page_one = page_one_at(ctx, &*txn, id, version).await?;
+    expect_kept(version, guard.horizon)?;
+    let page_one = page_one_at(ctx, &*txn, id, &guard, version).await?;
     let header = match &page_one {
         Some(page) => Header::parse(&page.content)?,
         None => None,

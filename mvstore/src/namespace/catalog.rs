@@ -176,13 +176,13 @@ async fn try_stat(ctx: &Context, key: &NamespaceKey) -> Result<NamespaceStat, Fa
         ctx.guard(&*txn, entry.id, isolation),
         ctx.head(&*txn, entry.id),
     )?;
-    let horizon = admit(key, entry.id, guard, Access::Read)?.horizon;
-    let page_one = page_one_at(ctx, &*txn, entry.id, version).await?;
+    let guard = admit(key, entry.id, guard, Access::Read)?;
+    let page_one = page_one_at(ctx, &*txn, entry.id, &guard, version).await?;
     let header = match &page_one {
         Some(page) => Header::parse(&page.content)?,
         None => None,
     };
-    let truncated = Some(horizon).filter(|horizon| *horizon != entry.id.as_version());
+    let truncated = Some(guard.horizon).filter(|horizon| *horizon != entry.id.as_version());
     Ok(NamespaceStat {
         metadata: NamespaceMetadata {
             lock: None,

@@ -17,7 +17,7 @@ use super::read::{page_one_at, version_unknown};
 use crate::context::{Context, Failure, Reruns};
 use crate::error::StoreError;
 use crate::kv::{Freshness, Isolation, Transaction};
-use crate::layout::PageOneClass;
+use crate::layout::{Guard, PageOneClass};
 use crate::namespace::{Access, admit, expect_kept, named};
 
 /// Takes a snapshot of the newest version.
@@ -56,12 +56,12 @@ async fn try_begin(
         ctx.guard(&*txn, entry.id, isolation),
         ctx.head(&*txn, entry.id),
     )?;
-    let horizon = admit(key, entry.id, guard, Access::Read)?.horizon;
+    let guard = admit(key, entry.id, guard, Access::Read)?;
     let version = match request.as_of {
         None => head,
         Some(moment) => {
             let version = head_as_of(ctx, &*txn, key, entry.id, head, moment).await?;
-            expect_kept(version, horizon)?;
+            expect_kept(version, guard.horizon)?;
             version
         }
     };
@@ -70,7 +70,7 @@ async fn try_begin(
         &*txn,
         entry.id,
         request.known.as_ref(),
-        horizon,
+        &guard,
         version,
     )
     .await?;
@@ -143,20 +143,20 @@ async fn changes_and_page_one(
     txn: &dyn Transaction,
     id: NamespaceId,
     known: Option<&KnownState>,
-    horizon: Version,
+    guard: &Guard,
     head: Version,
 ) -> Result<(Changes, Option<PageOne>), Failure> {
     let earlier = known.and_then(|known| ctx.page_one.get(id, known.version));
-    let walk = changed_since(ctx, txn, id, known, horizon, head);
+    let walk = changed_since(ctx, txn, id, known, guard.horizon, head);
     let Some(earlier) = earlier else {
-        return try_join!(walk, page_one_at(ctx, txn, id, head));
+        return try_join!(walk, page_one_at(ctx, txn, id, guard, head));
     };
     let changes = walk.await?;
     if changes.same_page_one {
         ctx.page_one.put(id, head, earlier.clone());
         return Ok((changes, Some(earlier)));
     }
-    let page_one = page_one_at(ctx, txn, id, head).await?;
+    let page_one = page_one_at(ctx, txn, id, guard, head).await?;
     Ok((changes, page_one))
 }
 

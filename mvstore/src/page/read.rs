@@ -1,42 +1,28 @@
-//! Reading pages at a version.
-//!
-//! One page is one reverse range read: the newest version at or below the one asked for. A run of
-//! neighbours is read by one forward scan as long as that meets little history in between.
+//! Reading pages at a version, as a client asks for them.
 //!
 //! The version must be one that exists: an entry of the changelog, or the namespace's id. What a
 //! version between two commits holds is not settled before the read version has passed it.
 
-use std::fmt;
-
-use bytes::Bytes;
 use mvsqlite_protocol::v2::{PAGE_1, ReadRequest};
 use mvsqlite_protocol::{
-    NamespaceId, NamespaceKey, PageImage, PageIndex, PageRun, ReadVersion, Version,
+    NamespaceId, NamespaceKey, PageImage, PageIndex, PageRun, ReadVersion, StageId, Version,
 };
 use tokio::try_join;
 
 use super::cache::PageOne;
-use crate::context::{Context, Failure, Reruns, corrupt_in, side_by_side};
+use super::lineage::Lineage;
+use super::stage;
+use super::view::{Found, View};
+use crate::context::{Context, Failure, Reruns};
 use crate::error::StoreError;
-use crate::kv::{Freshness, Isolation, Pair, RangeOptions, Transaction};
-use crate::layout::PageValue;
+use crate::kv::{Freshness, Isolation, Transaction};
+use crate::layout::{Guard, StageState};
 use crate::namespace::{Access, admit, expect_id, expect_kept};
 
-/// Most pages of one forward scan.
+/// Most neighbours that are read at once.
 const SCAN_PAGES: u32 = 64;
 /// Most scattered pages that are gathered before they are read.
 const GATHERED_PAGES: usize = 32;
-
-/// A page's key, taken apart, and its value.
-type Stored = (PageIndex, Version, Bytes);
-
-/// A page as it is at the version that is read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Found {
-    index: PageIndex,
-    from: Version,
-    content: Option<Bytes>,
-}
 
 /// Reads pages at a version.
 pub(crate) async fn read(
@@ -81,19 +67,38 @@ async fn try_read(
         ctx.head(&*txn, id),
     )?;
     expect_id(key, entry, id)?;
-    let horizon = admit(key, id, guard, Access::Read)?.horizon;
-    expect_kept(request.version, horizon)?;
+    let guard = admit(key, id, guard, Access::Read)?;
+    expect_kept(request.version, guard.horizon)?;
     if request.version != head && !is_commit(ctx, &*txn, id, request.version).await? {
         return Err(version_unknown(key, request.version).into());
     }
-    let found = Reader {
-        ctx,
-        txn: &*txn,
+    if let Some(stage) = request.stage {
+        expect_open(ctx, &*txn, id, stage).await?;
+    }
+    let lineage = Lineage::read(ctx, &*txn, id, &guard).await?;
+    let reader = Reader {
+        view: View::new(ctx, &*txn, &lineage),
         id,
         version: request.version,
+        own: request.stage,
+        budget: ctx.limits.read_bytes,
     };
-    let found = found.pages(request.pages.runs()).await?;
+    let found = reader.pages(request.pages.runs()).await?;
     Ok(found.into_iter().map(Found::into_image).collect())
+}
+
+/// Whether a transaction may read its own pages in a stage.
+async fn expect_open(
+    ctx: &Context,
+    txn: &dyn Transaction,
+    id: NamespaceId,
+    stage: StageId,
+) -> Result<(), Failure> {
+    match stage::record(ctx, txn, id, stage).await? {
+        Some(record) if record.state == StageState::Open => Ok(()),
+        Some(_) => Err(stage::closed(stage).into()),
+        None => Err(stage::unknown(stage).into()),
+    }
 }
 
 pub(crate) fn version_unknown(key: &NamespaceKey, version: Version) -> StoreError {
@@ -122,21 +127,18 @@ pub(crate) async fn page_one_at(
     ctx: &Context,
     txn: &dyn Transaction,
     id: NamespaceId,
+    guard: &Guard,
     version: Version,
 ) -> Result<Option<PageOne>, Failure> {
     if let Some(page) = ctx.page_one.get(id, version) {
         return Ok(Some(page));
     }
-    let reader = Reader {
-        ctx,
-        txn,
-        id,
-        version,
-    };
-    let found = reader.single(PAGE_1).await?;
-    let page = found.content.map(|content| PageOne {
-        from: found.from,
-        content,
+    let found = pages_at(ctx, txn, id, guard, version, &[PAGE_1]).await?;
+    let page = found.into_iter().next().and_then(|found| {
+        Some(PageOne {
+            from: found.from,
+            content: found.content?,
+        })
     });
     if let Some(page) = &page {
         ctx.page_one.put(id, version, page.clone());
@@ -144,245 +146,100 @@ pub(crate) async fn page_one_at(
     Ok(page)
 }
 
-/// Reads pages of one namespace at one version in one transaction.
+/// Pages at any version that lies at or below the transaction's read version and is kept. They are
+/// named in ascending order, some dozens at most.
+pub(crate) async fn pages_at(
+    ctx: &Context,
+    txn: &dyn Transaction,
+    id: NamespaceId,
+    guard: &Guard,
+    version: Version,
+    indexes: &[PageIndex],
+) -> Result<Vec<Found>, Failure> {
+    let lineage = Lineage::read(ctx, txn, id, guard).await?;
+    View::new(ctx, txn, &lineage)
+        .find(id, version, indexes)
+        .await
+}
+
+/// Reads what one request asks for, as far as its budget goes.
 struct Reader<'a> {
-    ctx: &'a Context,
-    txn: &'a dyn Transaction,
+    view: View<'a>,
     id: NamespaceId,
     version: Version,
+    /// The transaction's own stage, whose pages come before all others.
+    own: Option<StageId>,
+    /// Bytes of content that are enough.
+    budget: u64,
 }
 
 impl Reader<'_> {
     /// Pages of the runs, ascending, until the byte budget is used up; at least one.
     async fn pages(&self, runs: &[PageRun]) -> Result<Vec<Found>, Failure> {
-        let budget = self.ctx.limits.read_bytes;
         let mut all: Vec<Found> = Vec::new();
         let mut bytes = 0;
-        let mut singles: Vec<PageIndex> = Vec::new();
+        let mut gathered: Vec<PageIndex> = Vec::new();
         for run in runs {
             if run.count == 1 {
                 // Scattered pages are gathered and read side by side.
-                singles.push(run.first);
-                if singles.len() < GATHERED_PAGES {
+                gathered.push(run.first);
+                if gathered.len() < GATHERED_PAGES {
                     continue;
                 }
             }
-            self.singles(&mut singles, &mut all).await?;
-            if run.count > 1 {
-                self.run(*run, &mut all, &mut bytes).await?;
+            bytes += self.batch(&mut gathered, &mut all).await?;
+            let mut at = u64::from(run.first);
+            while run.count > 1 && at < run.end() && bytes < self.budget {
+                let end = run.end().min(at + u64::from(SCAN_PAGES));
+                // A page set ends below 2^32.
+                gathered.extend((at..end).filter_map(|index| PageIndex::try_from(index).ok()));
+                bytes += self.batch(&mut gathered, &mut all).await?;
+                at = end;
             }
-            bytes = all.iter().map(Found::len).sum();
-            if bytes >= budget {
+            if bytes >= self.budget {
                 break;
             }
         }
-        if bytes < budget {
-            self.singles(&mut singles, &mut all).await?;
+        if bytes < self.budget {
+            self.batch(&mut gathered, &mut all).await?;
         }
-        Ok(cut_to(all, budget))
+        Ok(cut_to(all, self.budget))
     }
 
-    /// Reads the gathered pages side by side.
-    async fn singles(
+    /// Reads the gathered pages; returns their bytes.
+    async fn batch(
         &self,
         indexes: &mut Vec<PageIndex>,
         all: &mut Vec<Found>,
-    ) -> Result<(), Failure> {
-        if let [index] = indexes[..] {
-            all.push(self.single(index).await?);
-        } else {
-            let reads = indexes.iter().map(|index| self.single(*index));
-            all.append(&mut side_by_side(reads.collect()).await?);
-        }
+    ) -> Result<u64, Failure> {
+        let mut found = match self.own {
+            None => self.view.find(self.id, self.version, indexes).await?,
+            Some(stage) => self.own_first(stage, indexes).await?,
+        };
         indexes.clear();
-        Ok(())
+        let bytes = found.iter().map(Found::len).sum();
+        all.append(&mut found);
+        Ok(bytes)
     }
 
-    /// Reads a run, by forward scans while they pay.
-    async fn run(
+    /// Pages as the transaction sees them that wrote some of them itself.
+    async fn own_first(
         &self,
-        run: PageRun,
-        all: &mut Vec<Found>,
-        bytes: &mut u64,
-    ) -> Result<(), Failure> {
-        let mut at = run.first;
-        let mut scanning = true;
-        while u64::from(at) < run.end() && *bytes < self.ctx.limits.read_bytes {
-            let left = run.count - (at - run.first);
-            let pages = left.min(SCAN_PAGES);
-            let before = all.len();
-            if scanning {
-                scanning = self.scan(at, pages, all).await?;
-            } else {
-                let mut indexes = (at..at + pages).collect();
-                self.singles(&mut indexes, all).await?;
-            }
-            *bytes += all[before..].iter().map(Found::len).sum::<u64>();
-            // Each round finds a page at least, so the run comes to its end.
-            at = all.last().map_or(at + pages, |found| found.index + 1);
-        }
-        Ok(())
-    }
-
-    /// Reads the first of `pages` neighbours by a scan that may meet as many versions again as it
-    /// looks for. Returns whether it got through, so that scanning on is worth while.
-    async fn scan(
-        &self,
-        first: PageIndex,
-        pages: u32,
-        all: &mut Vec<Found>,
-    ) -> Result<bool, Failure> {
-        let limit = 2 * pages as usize + 8;
-        let last = first + (pages - 1);
-        let range = self
-            .ctx
-            .keys
-            .page_run_until(self.id, first, last, self.version);
-        let pairs = self.txn.get_range(&range, forward(limit)).await?;
-        let got_through = pairs.len() < limit;
-        let (newest, met) = self.newest_of_each(&pairs)?;
-        // Where the limit cut the scan, the last page met may have newer versions behind the cut.
-        let end = if got_through {
-            last + 1
-        } else {
-            met.unwrap_or(first)
-        };
-        if end == first {
-            all.push(self.single(first).await?);
-            return Ok(false);
-        }
-        let mut newest = newest.into_iter().peekable();
-        let mut located = Vec::new();
-        for index in first..end {
-            let hit = newest.next_if(|(found, _, _)| *found == index);
-            located.push((index, hit.map(|(_, from, value)| (from, value))));
-        }
-        let contents = located
-            .into_iter()
-            .map(|(index, value)| self.resolve(index, value));
-        all.append(&mut side_by_side(contents.collect()).await?);
-        Ok(got_through)
-    }
-
-    /// Of pairs in key order, the newest of each page at or below the version; and the last page
-    /// met.
-    fn newest_of_each(&self, pairs: &[Pair]) -> Result<(Vec<Stored>, Option<PageIndex>), Failure> {
-        let mut newest: Vec<Stored> = Vec::new();
-        let mut met = None;
-        for (key, value) in pairs {
-            let parsed = self.ctx.keys.parse_page(key);
-            let (index, from) =
-                parsed.map_err(corrupt_in(format_args!("namespace {}", self.id)))?;
-            met = Some(index);
-            if from > self.version {
-                continue;
-            }
-            match newest.last_mut() {
-                Some(last) if last.0 == index => *last = (index, from, value.clone()),
-                _ => newest.push((index, from, value.clone())),
-            }
-        }
-        Ok((newest, met))
-    }
-
-    /// Reads one page.
-    async fn single(&self, index: PageIndex) -> Result<Found, Failure> {
-        let range = self.ctx.keys.page_until(self.id, index, self.version);
-        let options = RangeOptions {
-            limit: 1,
-            reverse: true,
-            isolation: Isolation::Snapshot,
-        };
-        let pairs = self.txn.get_range(&range, options).await?;
-        let Some((key, value)) = pairs.into_iter().next() else {
-            return self.resolve(index, None).await;
-        };
-        let parsed = self.ctx.keys.parse_page(&key);
-        let (_, from) = parsed.map_err(corrupt_in(format_args!("namespace {}", self.id)))?;
-        self.resolve(index, Some((from, value))).await
-    }
-
-    /// The content of a stored page, fetched from its stage if it lies there.
-    async fn resolve(
-        &self,
-        index: PageIndex,
-        value: Option<(Version, Bytes)>,
-    ) -> Result<Found, Failure> {
-        let Some((from, value)) = value else {
-            return Ok(Found {
-                index,
-                from: self.id.as_version(),
-                content: None,
-            });
-        };
-        let owner = self.id.as_bytes();
-        let place = || {
-            corrupt_in(PagePlace {
-                id: self.id,
-                index,
-                from,
-            })
-        };
-        let value = PageValue::decode(&value, owner, index).map_err(place())?;
-        let content = match value {
-            PageValue::Raw(content) => Some(content),
-            PageValue::Absent => None,
-            PageValue::Staged { stage, checksum } => {
-                let key = self.ctx.keys.staged_page(self.id, stage, index);
-                let staged = self.txn.get(&key, Isolation::Snapshot).await?;
-                let staged = staged.unwrap_or_default();
-                let staged = PageValue::decode(&staged, stage.as_bytes(), index);
-                let PageValue::Raw(content) = staged.map_err(place())? else {
-                    let reason = format!("stage {stage} of {} refers elsewhere", self.id);
-                    return Err(StoreError::Corrupt { reason }.into());
-                };
-                PageValue::verify_staged(owner, index, checksum, &content).map_err(place())?;
-                Some(content)
-            }
-        };
-        Ok(Found {
+        stage: StageId,
+        indexes: &[PageIndex],
+    ) -> Result<Vec<Found>, Failure> {
+        let own = self.view.held(self.id, stage, indexes).await?;
+        let is_own = |index: &PageIndex| own.binary_search_by_key(index, |page| page.0).is_ok();
+        let others = indexes.iter().copied().filter(|index| !is_own(index));
+        let others: Vec<_> = others.collect();
+        let mut found = self.view.find(self.id, self.version, &others).await?;
+        found.extend(own.into_iter().map(|(index, content)| Found {
             index,
-            from,
-            content,
-        })
-    }
-}
-
-/// Where a page lies; written out only when something is wrong with it.
-struct PagePlace {
-    id: NamespaceId,
-    index: PageIndex,
-    from: Version,
-}
-
-impl fmt::Display for PagePlace {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let number = u64::from(self.index) + 1;
-        write!(f, "page {number} at {} of namespace {}", self.from, self.id)
-    }
-}
-
-impl Found {
-    fn len(&self) -> u64 {
-        self.content
-            .as_ref()
-            .map_or(0, |content| content.len() as u64)
-    }
-
-    fn into_image(self) -> PageImage {
-        PageImage {
-            index: self.index,
-            from: self.from,
-            data: self.content.map(|content| content.to_vec().into()),
-        }
-    }
-}
-
-fn forward(limit: usize) -> RangeOptions {
-    RangeOptions {
-        limit,
-        reverse: false,
-        isolation: Isolation::Snapshot,
+            from: self.version,
+            content: Some(content),
+        }));
+        found.sort_unstable_by_key(|page| page.index);
+        Ok(found)
     }
 }
 

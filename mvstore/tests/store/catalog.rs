@@ -168,12 +168,12 @@ async fn a_store_of_a_newer_format_is_refused() {
     let mut txn = memory.begin(Freshness::Strict);
     txn.set(
         b"mvstore-test\0mf",
-        &[0, 2, 0, 1, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0],
+        &[0, 3, 0, 1, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0],
     );
     txn.commit().await.unwrap();
     let refusal = Store::open(memory, StoreOptions::new("mvstore-test", "m")).await;
     let Err(StoreError::UnknownFormat {
-        found: 2, known: 1, ..
+        found: 3, known: 2, ..
     }) = refusal
     else {
         panic!("a newer format must be refused");
@@ -189,7 +189,7 @@ async fn a_namespace_of_a_newer_generation_is_not_deleted() {
     let mut guard = b"m\0d".to_vec();
     guard.extend_from_slice(f.begin().await.namespace.as_bytes());
     guard.push(b'g');
-    for generations in [[2, 2], [1, 2]] {
+    for generations in [[3, 3], [1, 3]] {
         let mut newer = vec![0; 47];
         newer[..2].copy_from_slice(&generations);
         let mut txn = memory.begin(Freshness::Strict);

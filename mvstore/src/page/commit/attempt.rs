@@ -47,6 +47,7 @@ struct Sight {
 
 /// A namespace that lets the commit in.
 struct Admitted {
+    guard: Guard,
     head: Version,
     changes: Batch,
     stage: Staged,
@@ -139,6 +140,7 @@ impl<'a> Attempt<'_, '_, 'a> {
             Dialect::V1 => expect_walkable(member, guard.horizon, sight.head)?,
         }
         Ok(Admitted {
+            guard,
             head: sight.head,
             changes: sight.changes,
             stage: self.expect_stage(txn, member).await?,
@@ -190,8 +192,8 @@ impl<'a> Attempt<'_, '_, 'a> {
             let prepared = match progress.members[at].prepared.take() {
                 Some(prepared) => prepared,
                 None => {
-                    let stage = namespaces[at].stage;
-                    self.prepare_member(txn, plan, stage, &limits).await?
+                    let namespace = &namespaces[at];
+                    self.prepare_member(txn, plan, namespace, &limits).await?
                 }
             };
             pages += prepared.changed.len();
@@ -205,20 +207,21 @@ impl<'a> Attempt<'_, '_, 'a> {
         &self,
         txn: &dyn Transaction,
         plan: &MemberPlan<'a>,
-        stage: Staged,
+        namespace: &Admitted,
         limits: &CommitLimits,
     ) -> Result<Prepared<'a>, Failure> {
         let (ctx, id) = (self.ctx, plan.member.id);
+        let Admitted { guard, stage, .. } = namespace;
         let base = async {
             if Prepared::needs_base(plan) {
-                page_one_at(ctx, txn, id, plan.member.base).await
+                page_one_at(ctx, txn, id, guard, plan.member.base).await
             } else {
                 Ok(None)
             }
         };
         let staged = async {
             match stage {
-                Some((stage, record)) => staged_pages(ctx, txn, id, stage, record).await,
+                Some((stage, record)) => staged_pages(ctx, txn, id, *stage, *record).await,
                 None => Ok(Vec::new()),
             }
         };
