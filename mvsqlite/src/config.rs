@@ -43,6 +43,9 @@ pub struct Config {
     /// The budget of the page cache that the databases of this process share, in bytes:
     /// `MVSQLITE_PAGE_CACHE_SIZE` pages of [`Config::page_size`].
     pub cache_bytes: u64,
+    /// `MVSQLITE_PREFETCH_DEPTH`: most pages that are fetched on one guess at what is read next; 0
+    /// is none, and `None` (unset) is as many as pay.
+    pub prefetch_depth: Option<u32>,
     /// `MVSQLITE_TRANSACTION_BYTES`: the most page content that one transaction may write.
     pub transaction_bytes: u64,
 }
@@ -68,6 +71,7 @@ impl Default for Config {
             timeout: Duration::from_secs(10),
             page_size,
             cache_bytes: 5000 * u64::from(page_size),
+            prefetch_depth: None,
             transaction_bytes: 512 << 20,
         }
     }
@@ -104,6 +108,8 @@ impl Config {
         config.page_size = page_size(get("MVSQLITE_SECTOR_SIZE"))?.unwrap_or(config.page_size);
         let pages = number("MVSQLITE_PAGE_CACHE_SIZE", get, 0, 1 << 32)?.unwrap_or(5000);
         config.cache_bytes = pages * u64::from(config.page_size);
+        let depth = number("MVSQLITE_PREFETCH_DEPTH", get, 0, u64::from(u32::MAX))?;
+        config.prefetch_depth = depth.and_then(|depth| u32::try_from(depth).ok());
         if let Some(bytes) = number("MVSQLITE_TRANSACTION_BYTES", get, 1 << 16, 1 << 50)? {
             config.transaction_bytes = bytes;
         }

@@ -21,11 +21,12 @@ mod committing;
 mod connection;
 mod counter;
 mod error;
+mod fetching;
 mod lock;
 mod locking;
 mod page1;
 mod pragma;
-mod read_ahead;
+mod prefetch;
 mod reading;
 mod remote;
 mod snapshot;
@@ -42,11 +43,13 @@ pub use code::SqliteCode;
 pub(crate) use connection::{FileId, Writers};
 pub use error::{Cause, Error, Operation};
 pub use lock::LockLevel;
+pub use prefetch::PrefetchMetrics;
+pub(crate) use prefetch::fetcher::Fetcher;
 
 use cache::Identity;
 use connection::Progress;
 use counter::ChangeCounter;
-use read_ahead::ReadAhead;
+use prefetch::Prefetch;
 use remote::Remote;
 use snapshot::Snapshot;
 use write_set::WriteSet;
@@ -110,7 +113,7 @@ pub struct DatabaseFile {
     counter: ChangeCounter,
     /// Pages read since SQLite last dropped its cache.
     read_set: PageSet,
-    read_ahead: ReadAhead,
+    prefetch: Prefetch,
     last_known: Option<Version>,
     /// What was last reported to the connection's writers.
     reported: Option<Progress>,
@@ -181,6 +184,7 @@ impl DatabaseFile {
         let identity = snapshot.identity;
         let mut counter = ChangeCounter::new();
         let is_past = name.moment.is_some();
+        let prefetch = Prefetch::new(remote.env.config().prefetch_depth);
         if is_past {
             counter.begin(snapshot.content.is_none(), true);
         }
@@ -198,7 +202,7 @@ impl DatabaseFile {
             transaction: None,
             counter,
             read_set: PageSet::new(),
-            read_ahead: ReadAhead::default(),
+            prefetch,
             reported: None,
             asked_page_size: None,
             last_error: None,
@@ -268,6 +272,11 @@ impl DatabaseFile {
         let snapshot = snapshot.map_err(error)?;
         let first = snapshot.identity.namespace.as_version();
         Ok((snapshot.version != first).then_some(snapshot.version))
+    }
+
+    /// How the prefetch of this database did since it was opened.
+    pub fn prefetch_metrics(&self) -> PrefetchMetrics {
+        self.prefetch.metrics()
     }
 
     /// The version that a read would be made at, as far as that is known.

@@ -11,7 +11,7 @@ use mvsqlite_protocol::name::NameError;
 
 use crate::client::{DataPlane, HttpTransport, Transport};
 use crate::config::{Config, ConfigError};
-use crate::database::{FileId, PageCache, Writers};
+use crate::database::{Fetcher, FileId, PageCache, Writers};
 use crate::per_process::PerProcess;
 use crate::system::{Os, System};
 
@@ -27,6 +27,7 @@ pub struct Environment {
 /// What belongs to one process and not to its children.
 pub(crate) struct Shared {
     pub(crate) cache: Mutex<PageCache>,
+    pub(crate) fetcher: Arc<Fetcher>,
     writers: Mutex<Writers>,
 }
 
@@ -61,6 +62,7 @@ impl Environment {
         let cache_bytes = config.cache_bytes;
         let make = move || Shared {
             cache: Mutex::new(PageCache::new(cache_bytes)),
+            fetcher: Arc::default(),
             writers: Mutex::default(),
         };
         Arc::new(Self {

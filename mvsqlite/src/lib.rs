@@ -22,7 +22,8 @@ pub mod system;
 
 pub use config::{Config, ConfigError};
 pub use database::{
-    ConnectionId, DatabaseFile, Error, LockLevel, OpenOptions, Pragma, Read, SqliteCode,
+    ConnectionId, DatabaseFile, Error, LockLevel, OpenOptions, Pragma, PrefetchMetrics, Read,
+    SqliteCode,
 };
 pub use environment::Environment;
 pub use per_process::PerProcess;

@@ -88,13 +88,23 @@ impl DataPlane {
         key: &NamespaceKey,
         request: &ReadRequest,
     ) -> Result<Vec<PageImage>, CallError> {
-        let images = self.call(key, "read", request, decode_images)?;
-        let mut asked = request.pages.iter();
-        if images.is_empty() || !images.iter().all(|image| asked.next() == Some(image.index)) {
-            let text = "the answer to a read holds other pages than were asked for";
-            return Err(CallError::BadReply(text.to_owned()));
+        expected(self.call(key, "read", request, decode_images)?, request)
+    }
+
+    /// As [`Self::read`], with a single attempt.
+    pub(crate) fn read_once(
+        &self,
+        key: &NamespaceKey,
+        request: &ReadRequest,
+    ) -> Result<Vec<PageImage>, CallError> {
+        let path = v2::path(key, "read");
+        let body = encode(request)?;
+        let sent = self.attempt(self.preferred(), &path, &body, self.timeout);
+        match sent {
+            Ok(body) => expected(decode_images(&body)?, request),
+            Err(Failure::Final(error)) => Err(error),
+            Err(Failure::Again { reason, .. }) => Err(CallError::BadReply(reason)),
         }
-        Ok(images)
     }
 
     /// Sending a batch twice does no harm: a page that is staged again is replaced, and a stage
@@ -206,6 +216,16 @@ pub(super) fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, CallError> {
 
 pub(super) fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, CallError> {
     v2::decode(body).map_err(|error| CallError::BadReply(error.to_string()))
+}
+
+/// The images of a read, if they are of the pages asked for, from the first on.
+fn expected(images: Vec<PageImage>, request: &ReadRequest) -> Result<Vec<PageImage>, CallError> {
+    let mut asked = request.pages.iter();
+    if images.is_empty() || !images.iter().all(|image| asked.next() == Some(image.index)) {
+        let text = "the answer to a read holds other pages than were asked for";
+        return Err(CallError::BadReply(text.to_owned()));
+    }
+    Ok(images)
 }
 
 fn decode_images(mut body: &[u8]) -> Result<Vec<PageImage>, CallError> {

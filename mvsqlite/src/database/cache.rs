@@ -97,6 +97,10 @@ impl Entry {
 }
 
 impl PageCache {
+    /// The part of a cache's budget that one batch of guesses may fill: with two more on their way
+    /// they do not push each other out before they are read.
+    pub(crate) const READ_AHEAD_SHARE: u64 = 4;
+
     /// A cache of at most this many bytes; 0 keeps nothing.
     pub(crate) fn new(budget: u64) -> Self {
         Self {
@@ -106,11 +110,6 @@ impl PageCache {
             pages: LruCache::unbounded(),
             next_slot: 0,
         }
-    }
-
-    /// The most that read-ahead may bring at once without pushing out what it brought, in bytes.
-    pub(crate) fn read_ahead_bytes(&self) -> u64 {
-        self.budget / 4
     }
 
     /// What to tell the server at `begin`.

@@ -38,6 +38,11 @@ pub(super) fn page_size(page: &[u8]) -> u32 {
     }
 }
 
+/// Bytes at the end of each page that SQLite leaves alone.
+pub(super) fn reserved(page: &[u8]) -> usize {
+    page.get(20).copied().map_or(0, usize::from)
+}
+
 /// The size of the database in pages.
 pub(super) fn page_count(page: &[u8]) -> u32 {
     big_endian(&page[PAGE_COUNT])

@@ -6,7 +6,7 @@ use mvsqlite_protocol::PageIndex;
 use mvsqlite_protocol::v2::PAGE_1;
 
 use super::error::{Cause, Error, Operation};
-use super::read_ahead::ReadAhead;
+use super::prefetch::Prefetch;
 use super::remote::Remote;
 use super::snapshot::Snapshot;
 use super::{DatabaseFile, Phase, Read, Transaction, page1};
@@ -45,10 +45,10 @@ impl DatabaseFile {
         if self.transaction.is_none() {
             let snapshot = self.unlocked_snapshot()?;
             let counter = self.counter.held();
-            let (remote, read_ahead) = (&self.remote, &mut self.read_ahead);
+            let (remote, prefetch) = (&self.remote, &mut self.prefetch);
             let extent = Extent::new(snapshot.size(), snapshot.page_size());
             return extent.read(offset, buffer, |index, _| {
-                snapshot_page(remote, &snapshot, index, read_ahead, counter)
+                snapshot_page(remote, &snapshot, index, prefetch, counter)
             });
         }
         self.read_in_transaction(offset, buffer)
@@ -58,7 +58,7 @@ impl DatabaseFile {
         let Some(transaction) = &self.transaction else {
             return Err(Cause::Misuse("no transaction"));
         };
-        let (remote, read_ahead) = (&self.remote, &mut self.read_ahead);
+        let (remote, prefetch) = (&self.remote, &mut self.prefetch);
         let (counter, read_set) = (&mut self.counter, &mut self.read_set);
         let extent = Extent::new(transaction.size(), transaction.page_size());
         extent.read(offset, buffer, |index, bytes| {
@@ -69,7 +69,7 @@ impl DatabaseFile {
                 *read_set = Default::default();
             }
             read_set.insert(index);
-            transaction.page(remote, index, read_ahead, counter.held())
+            transaction.page(remote, index, prefetch, counter.held())
         })
     }
 
@@ -134,10 +134,10 @@ fn snapshot_page(
     remote: &Remote,
     snapshot: &Snapshot,
     index: PageIndex,
-    read_ahead: &mut ReadAhead,
+    prefetch: &mut Prefetch,
     counter: u32,
 ) -> Result<Option<Cow<'static, [u8]>>, Cause> {
-    let page = remote.page(snapshot, index, read_ahead)?;
+    let page = remote.page(snapshot, index, prefetch)?;
     Ok(page.map(|page| {
         Cow::Owned(match index {
             PAGE_1 => page1::served(&page, counter),
@@ -170,7 +170,7 @@ impl Transaction {
         &'p self,
         remote: &Remote,
         index: PageIndex,
-        read_ahead: &mut ReadAhead,
+        prefetch: &mut Prefetch,
         counter: u32,
     ) -> Result<Option<Cow<'p, [u8]>>, Cause> {
         if let Phase::Writing(writes) = &self.phase {
@@ -185,6 +185,6 @@ impl Transaction {
         {
             return Ok(Some(Cow::Borrowed(page)));
         }
-        snapshot_page(remote, &self.snapshot, index, read_ahead, counter)
+        snapshot_page(remote, &self.snapshot, index, prefetch, counter)
     }
 }

@@ -4,19 +4,19 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 
 use mvsqlite_protocol::page::{MAX_PAGE_SIZE, MIN_PAGE_SIZE};
 use mvsqlite_protocol::v2::{
-    BeginReply, BeginRequest, Concurrency, Limits, PAGE_1, ReadRequest, ResolveRequest,
+    BeginReply, BeginRequest, Concurrency, Limits, PAGE_1, ResolveRequest,
 };
-use mvsqlite_protocol::{Moment, NamespaceKey, PageImage, PageIndex, PageSet};
+use mvsqlite_protocol::{Moment, NamespaceKey, PageImage};
 
 use super::cache::{Content, Identity, PageCache};
 use super::error::Cause;
 use super::page1;
-use super::read_ahead::ReadAhead;
 use super::snapshot::{Header, Snapshot};
 use crate::client::CallError;
 use crate::environment::{Environment, Shared};
 
 /// One namespace of the store.
+#[derive(Clone)]
 pub(super) struct Remote {
     pub(super) env: Arc<Environment>,
     pub(super) key: NamespaceKey,
@@ -33,7 +33,7 @@ pub(super) fn lock_cache(shared: &Shared) -> MutexGuard<'_, PageCache> {
     shared.cache.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn bad_reply(text: impl Into<String>) -> Cause {
+pub(super) fn bad_reply(text: impl Into<String>) -> Cause {
     Cause::Call(CallError::BadReply(text.into()))
 }
 
@@ -142,108 +142,6 @@ impl Remote {
         let page1 = images.first().and_then(|image| image.data.as_ref());
         Ok(page1.map(|data| Arc::from(data.as_slice())))
     }
-
-    /// A page at the snapshot. `None`: it does not exist there. On a miss the pages that a scan
-    /// will want next come along.
-    pub(super) fn page(
-        &self,
-        snapshot: &Snapshot,
-        index: PageIndex,
-        read_ahead: &mut ReadAhead,
-    ) -> Result<Content, Cause> {
-        let Some(header) = &snapshot.content else {
-            return Ok(None);
-        };
-        if index == PAGE_1 {
-            return Ok(Some(Arc::clone(&header.page1)));
-        }
-        if index >= header.page_count {
-            return Ok(None);
-        }
-        let shared = self.env.shared();
-        let wanted = {
-            let mut cache = lock_cache(&shared);
-            if let Some(content) = cache.get(snapshot.identity, index, snapshot.version) {
-                return Ok(content);
-            }
-            let most = most_pages(&snapshot.limits, header, &cache);
-            let count = read_ahead.window(index, most);
-            let end = index.saturating_add(count).min(header.page_count);
-            let missing = |page: &PageIndex| {
-                *page == index
-                    || cache
-                        .get(snapshot.identity, *page, snapshot.version)
-                        .is_none()
-            };
-            (index..end).filter(missing).collect::<PageSet>()
-        };
-        let images = self.fetch(snapshot, wanted)?;
-        // The client checked that the answer begins with the first page asked for: this one.
-        let content = images.first().and_then(|image| image.data.as_ref());
-        let content = content.map(|data| Arc::from(data.as_slice()));
-        self.keep(&shared, snapshot, images)?;
-        Ok(content)
-    }
-
-    fn fetch(&self, snapshot: &Snapshot, pages: PageSet) -> Result<Vec<PageImage>, Cause> {
-        let request = ReadRequest {
-            namespace: snapshot.identity.namespace,
-            version: snapshot.version,
-            read_version: snapshot.read_version,
-            pages,
-            incarnation: Some(snapshot.identity.incarnation),
-            stage: None,
-        };
-        let images = self.env.plane().read(&self.key, &request)?;
-        let fits = |image: &PageImage| {
-            let size = image.data.as_ref().map(|data| data.len());
-            image.from <= snapshot.version
-                && match snapshot.page_size() {
-                    Some(page_size) => size.is_none_or(|size| size == page_size as usize),
-                    None => true,
-                }
-        };
-        match images.iter().all(fits) {
-            true => Ok(images),
-            false => Err(bad_reply("a page of another size or from a later version")),
-        }
-    }
-
-    /// Puts pages that were read at the snapshot into the cache.
-    fn keep(
-        &self,
-        shared: &Shared,
-        snapshot: &Snapshot,
-        images: Vec<PageImage>,
-    ) -> Result<(), Cause> {
-        let page_size = snapshot.page_size().unwrap_or_default() as usize;
-        let mut cache = lock_cache(shared);
-        for image in images {
-            let content: Content = image.data.map(|data| Arc::from(data.into_vec()));
-            if image.from > snapshot.version
-                || content.as_ref().is_some_and(|page| page.len() != page_size)
-            {
-                return Err(bad_reply("a page of another size or from a later version"));
-            }
-            cache.insert(
-                snapshot.identity,
-                image.index,
-                image.from,
-                snapshot.version,
-                content,
-            );
-        }
-        Ok(())
-    }
-}
-
-/// The most pages that one read asks for: what the server allows, and what the cache can keep.
-fn most_pages(limits: &Limits, header: &Header, cache: &PageCache) -> u32 {
-    let bytes = limits.read_bytes.min(cache.read_ahead_bytes());
-    let pages = bytes / u64::from(header.page_size);
-    u32::try_from(pages)
-        .unwrap_or(u32::MAX)
-        .clamp(1, limits.read_pages)
 }
 
 /// A server that allows nothing at all would make loops that never end.

@@ -40,6 +40,11 @@ impl Header {
         }
     }
 
+    /// Bytes of a page that SQLite uses: its end may be reserved for extensions.
+    pub(super) fn usable(&self) -> usize {
+        (self.page_size as usize).saturating_sub(page1::reserved(&self.page1))
+    }
+
     fn size(&self) -> u64 {
         u64::from(self.page_size) * u64::from(self.page_count)
     }

@@ -13,4 +13,5 @@ mod model_store;
 mod page_sizes;
 mod past_versions;
 mod pragmas;
+mod prefetch;
 mod transactions;

@@ -25,6 +25,8 @@ struct State {
     stages: HashMap<StageId, BTreeMap<PageIndex, Vec<u8>>>,
     /// Calls that panic, as a bug in the client would: (key, call).
     bugs: HashSet<(String, &'static str)>,
+    /// The pages of each `read` that was answered, by key.
+    reads: HashMap<String, Vec<PageSet>>,
 }
 
 struct Namespace {
@@ -74,6 +76,33 @@ impl ModelStore {
             keys: HashMap::new(),
         };
         state.namespaces.insert(key.to_owned(), namespace);
+    }
+
+    /// Makes a namespace with what another one holds, which no cache knows.
+    pub fn copy(&self, from: &str, to: &str) {
+        let pages = self.export(from);
+        let size = match u16::from_be_bytes([pages[16], pages[17]]) {
+            1 => 65_536,
+            size => usize::from(size),
+        };
+        self.create(to);
+        let mut state = self.state();
+        let version = state.tick();
+        let pages = pages.chunks(size).zip(0..);
+        let commit = Commit {
+            version,
+            pages: pages
+                .map(|(page, index)| (index, Some(page.to_vec())))
+                .collect(),
+            page1: Page1::Schema,
+        };
+        let namespace = state.namespaces.get_mut(to).expect("just made");
+        namespace.commits.push(commit);
+    }
+
+    /// The pages that each `read` of a namespace asked for so far.
+    pub fn reads(&self, key: &str) -> Vec<PageSet> {
+        self.state().reads.get(key).cloned().unwrap_or_default()
     }
 
     /// Makes every such call on a namespace panic inside the client, or no longer.
@@ -380,6 +409,11 @@ impl Transport for ModelStore {
         let bug = state.bugs.iter().any(|(k, c)| *k == key && *c == call);
         assert!(!bug, "a bug made for a test");
         let answer = state.answer(&key, call, request.body);
+        if call == "read"
+            && let Ok(read) = v2::decode::<ReadRequest>(request.body)
+        {
+            state.reads.entry(key).or_default().push(read.pages);
+        }
         Ok(match answer {
             Ok(body) => Reply {
                 status: 200,
