@@ -10,7 +10,7 @@ mod lease;
 
 pub(crate) use catalog::{create, list, rename, set_concurrency, stat, usage};
 pub(crate) use delete::{delete, remove_deleted};
-pub(crate) use lease::lease;
+pub(crate) use lease::{judge_commit, lease};
 
 use mvsqlite_protocol::{NamespaceId, NamespaceKey, Version};
 
@@ -72,8 +72,8 @@ pub(crate) fn admit(
         return Err(not_found(key));
     }
     expect_generation(key, &guard, access)?;
-    if access == Access::Write && (guard.lock.is_some() || guard.lease.is_some()) {
-        // Locks and leases are granted by servers that know how to give them back.
+    if access == Access::Write && guard.lock.is_some() {
+        // Locks are granted by servers that know how to give them back.
         return Err(StoreError::Unavailable {
             reason: format!("the namespace '{key}' is locked by another writer"),
         });
@@ -144,7 +144,7 @@ mod tests {
         let unreadable =
             admitted(|guard| guard.min_reader = GENERATION + 1, Access::Read).unwrap_err();
         assert!(matches!(unreadable, StoreError::UnknownFormat { .. }));
-        let locked = |guard: &mut Guard| guard.lease = Some([1; 16]);
+        let locked = |guard: &mut Guard| guard.lock = Some([1; 16]);
         admitted(locked, Access::Read).unwrap();
         let refusal = admitted(locked, Access::Write).unwrap_err();
         assert!(matches!(refusal, StoreError::Unavailable { .. }));

@@ -15,7 +15,7 @@
 //!   read behind the grant's commit, and every commit under way then conflicts with it.
 //! - The nonce is the client's, so every call can be repeated: who holds the lease is granted it again.
 
-use mvsqlite_protocol::v2::{LeaseAction, LeaseReply, LeaseRequest};
+use mvsqlite_protocol::v2::{Concurrency, LeaseAction, LeaseReply, LeaseRequest};
 use mvsqlite_protocol::{LeaseNonce, NamespaceId, NamespaceKey, ReadVersion};
 use tokio::try_join;
 
@@ -23,7 +23,7 @@ use super::{Access, admit, expect_id};
 use crate::context::{Context, Failure, corrupt_in, rerun};
 use crate::error::StoreError;
 use crate::kv::{EngineTime, Freshness, Isolation, RangeOptions, Transaction};
-use crate::layout::{Deadline, Guard, LeasePlace, LeaseTerm, Nonce};
+use crate::layout::{CatalogEntry, Deadline, Guard, LeasePlace, LeaseTerm, Nonce};
 
 /// Most places of the queue that a call looks at. Behind so many it does not matter how many more.
 const PLACES_SEEN: usize = 64;
@@ -122,12 +122,7 @@ impl Call<'_> {
             async { Ok(txn.read_version().await?) },
         )?;
         expect_id(self.key, entry, self.id)?;
-        // The lease itself keeps nobody from asking for it.
-        let without_lease = guard.clone().map(|guard| Guard {
-            lease: None,
-            ..guard
-        });
-        admit(self.key, self.id, without_lease, Access::Write)?;
+        admit(self.key, self.id, guard.clone(), Access::Write)?;
         Ok(Seen {
             guard: guard.ok_or_else(|| super::not_found(self.key))?,
             term,
@@ -298,4 +293,43 @@ fn locked(key: &NamespaceKey, reason: &'static str) -> StoreError {
 
 fn lost(key: &NamespaceKey) -> StoreError {
     locked(key, "the write lease that was brought is no longer held")
+}
+
+/// Judges a commit by the write lease. Returns whether the commit ends the lease that stands in the
+/// guard, by removing it from there in its own transaction: the one it brings is given back, and one
+/// whose time is over goes, so that its late holder fails.
+///
+/// The guard and the mode were read serializably; the term is read so here, where it matters.
+///
+/// # Errors
+/// [`StoreError::Locked`]. At a read version that is a little old a lease may seem alive that is over,
+/// and seem missing though it was granted.
+pub(crate) async fn judge_commit(
+    ctx: &Context,
+    txn: &dyn Transaction,
+    key: &NamespaceKey,
+    entry: CatalogEntry,
+    guard: &Guard,
+    brought: Option<LeaseNonce>,
+) -> Result<bool, Failure> {
+    if let Some(brought) = brought {
+        return match guard.lease == nonce_of(brought) && guard.lease.is_some() {
+            true => Ok(true),
+            false => Err(lost(key).into()),
+        };
+    }
+    if entry.mode == Concurrency::Exclusive {
+        let reason = "it is in exclusive mode, and the commit brings no write lease";
+        return Err(locked(key, reason).into());
+    }
+    let Some(holder) = guard.lease else {
+        return Ok(false);
+    };
+    let (term, read_version) = try_join!(term(ctx, txn, entry.id), async {
+        Ok(txn.read_version().await?)
+    })?;
+    if lives(holder, term, ctx.engine.time(read_version)) {
+        return Err(locked(key, "another writer holds the write lease").into());
+    }
+    Ok(true)
 }

@@ -6,6 +6,7 @@ mod catalog;
 mod commit;
 mod history;
 mod interleave;
+mod lease;
 mod model;
 mod race;
 mod read;

@@ -47,7 +47,10 @@ struct Sight {
 
 /// A namespace that lets the commit in.
 struct Admitted {
+    /// As the commit leaves it.
     guard: Guard,
+    /// The guard has to be written: the commit ends the write lease that stood there.
+    ends_lease: bool,
     head: Version,
     changes: Batch,
     stage: Staged,
@@ -129,18 +132,20 @@ impl<'a> Attempt<'_, '_, 'a> {
         known: &MemberProgress<'a>,
         sight: Sight,
     ) -> Result<Admitted, Failure> {
-        expect_id(&member.ns, sight.entry, member.id)?;
-        let guard = fence::pass(member, sight.guard)?;
+        let entry = expect_id(&member.ns, sight.entry, member.id)?;
+        let passed = fence::pass(self.ctx, txn, member, entry, sight.guard).await?;
+        let horizon = passed.guard.horizon;
         expect_order(txn.read_version().await?, sight.head)?;
         match member.dialect {
             Dialect::V2 => {
-                expect_kept(member.base, guard.horizon)?;
+                expect_kept(member.base, horizon)?;
                 expect_commit(member, known, &sight.changes)?;
             }
-            Dialect::V1 => expect_walkable(member, guard.horizon, sight.head)?,
+            Dialect::V1 => expect_walkable(member, horizon, sight.head)?,
         }
         Ok(Admitted {
-            guard,
+            guard: passed.guard,
+            ends_lease: passed.ends_lease,
             head: sight.head,
             changes: sight.changes,
             stage: self.expect_stage(txn, member).await?,
@@ -273,6 +278,9 @@ impl<'a> Attempt<'_, '_, 'a> {
             let id = plan.member.id;
             let prepared = expect_prepared(known)?;
             write::watch(ctx, &mut *txn, id, prepared);
+            if namespace.ends_lease {
+                txn.set(&ctx.keys.guard(id), &namespace.guard.encode());
+            }
             if plan.member.is_written() {
                 write::write_version(ctx, &mut *txn, id, prepared, namespace.stage);
             }

@@ -5,18 +5,49 @@
 //! happens. What else decides (a lease's expiry) has to be read serializably as well.
 
 use super::request::{Effect, Member};
-use crate::context::Failure;
-use crate::layout::Guard;
-use crate::namespace::{Access, admit};
+use crate::context::{Context, Failure};
+use crate::kv::Transaction;
+use crate::layout::{CatalogEntry, Guard};
+use crate::namespace::{Access, admit, judge_commit};
 
-/// Lets a commit's member through, or refuses it. Returns the guard with the horizon as it counts.
+/// A guard that let a commit through.
+pub(super) struct Passed {
+    /// The guard as the commit leaves it, with the horizon as it counts.
+    pub guard: Guard,
+    /// The commit ends the write lease that stood in the guard, which has to be written.
+    pub ends_lease: bool,
+}
+
+/// Lets a commit's member through, or refuses it.
 ///
 /// A namespace that was only read is let in like a reader: nothing of it is written, so the locks
-/// and leases of others keep nothing from it.
-pub(super) fn pass(member: &Member, guard: Option<Guard>) -> Result<Guard, Failure> {
-    let access = match member.effect {
-        Effect::Read => Access::Read,
-        Effect::Write => Access::Write,
+/// and leases of others keep nothing from it. A lease that its client holds all the same is given back.
+pub(super) async fn pass(
+    ctx: &Context,
+    txn: &dyn Transaction,
+    member: &Member,
+    entry: CatalogEntry,
+    guard: Option<Guard>,
+) -> Result<Passed, Failure> {
+    let (ns, id) = (&member.ns, member.id);
+    let (guard, ends_lease) = match member.effect {
+        Effect::Read => {
+            let guard = admit(ns, id, guard, Access::Read)?;
+            let held = guard.lease.as_ref();
+            let own = member.lease.as_ref().map(|lease| lease.as_bytes());
+            let ends_lease = held.is_some() && held == own;
+            (guard, ends_lease)
+        }
+        Effect::Write => {
+            let guard = admit(ns, id, guard, Access::Write)?;
+            let judged = judge_commit(ctx, txn, ns, entry, &guard, member.lease);
+            let ends_lease = judged.await?;
+            (guard, ends_lease)
+        }
     };
-    Ok(admit(&member.ns, member.id, guard, access)?)
+    let lease = guard.lease.filter(|_| !ends_lease);
+    Ok(Passed {
+        guard: Guard { lease, ..guard },
+        ends_lease,
+    })
 }

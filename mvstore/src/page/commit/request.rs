@@ -37,8 +37,7 @@ pub(crate) struct Member {
     pub pages: Vec<PageData>,
     /// Pages written that were staged before, none of them in `pages`.
     pub stage: Option<StageRef>,
-    /// The write lease that its client holds.
-    #[expect(dead_code, reason = "no lease is granted yet")]
+    /// The write lease that its client holds. The commit gives it back.
     pub lease: Option<LeaseNonce>,
 }
 
