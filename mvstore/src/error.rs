@@ -117,6 +117,13 @@ pub enum StoreError {
         /// Who or what is in the way.
         reason: &'static str,
     },
+    /// The caller names itself the owner of a namespace lock that it does not hold, or that is being
+    /// rolled back.
+    #[error("the lock of the namespace '{key}' is not this caller's to write under")]
+    LockNotHeld {
+        /// The namespace's key.
+        key: String,
+    },
     /// It is not known whether the commit happened.
     #[error("it is not known whether the commit {key} happened: {reason}")]
     OutcomeUnknown {
@@ -226,7 +233,7 @@ impl StoreError {
             Self::StageInvalid { .. } => Code::StageInvalid,
             Self::TooLarge { .. } => Code::TooLarge,
             Self::BadPages { .. } => Code::BadPages,
-            Self::Locked { .. } => Code::Locked,
+            Self::Locked { .. } | Self::LockNotHeld { .. } => Code::Locked,
             Self::OutcomeUnknown { .. } => Code::OutcomeUnknown,
             Self::Unavailable { .. } | Self::VersionsWentBack { .. } => Code::Unavailable,
             Self::StorageFull { .. } => Code::StorageFull,
@@ -256,6 +263,7 @@ impl StoreError {
             Self::StageInvalid { .. } => "run the transaction again and stage its pages anew",
             Self::TooLarge { .. } => "split the transaction into smaller ones",
             Self::BadPages { hint, .. } => hint,
+            Self::LockNotHeld { .. } => "take the lock again, or commit without naming an owner",
             Self::Locked { .. } => "run the transaction again when the other writer is done",
             Self::OutcomeUnknown { .. } => "settle the commit to learn what became of it",
             Self::VersionsWentBack { .. } => {

@@ -2,10 +2,12 @@
 
 mod expiry;
 mod moment;
+mod restore;
 mod time;
 mod truncate;
 
 pub(crate) use expiry::collect_expired;
 pub(crate) use moment::resolve;
+pub(crate) use restore::write_restore;
 pub(crate) use time::{TimeRecorder, time_to_version};
-pub(crate) use truncate::truncate;
+pub(crate) use truncate::{forked_at, truncate};

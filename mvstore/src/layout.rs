@@ -31,6 +31,7 @@
 //! |---|---|
 //! | `g` | [`Guard`] |
 //! | `i` idempotency key | [`Outcome`] of a commit |
+//! | `k` | [`LockRecord`], while the namespace is locked |
 //! | `l` version chunk(be16) | changelog: a piece of a [`ChangeEntry`] |
 //! | `p` index version | [`PageValue`]: a page as of that version |
 //! | `s` stage id `m` index | the staged page's sum (8 bytes) |
@@ -52,6 +53,7 @@ mod guard;
 mod keys;
 mod layer;
 mod lease;
+mod lock;
 mod page;
 mod truncation;
 
@@ -61,6 +63,7 @@ pub(crate) use guard::{Guard, Nonce, State};
 pub(crate) use keys::{Expiry, ExpiryKind, Keyspace, LeasePlace, UsageKind};
 pub(crate) use layer::{Ancestor, FoldCursor, FoldPass, Layer, LayerKind, MAX_LAYERS};
 pub(crate) use lease::{Deadline, LeaseTerm};
+pub(crate) use lock::LockRecord;
 pub(crate) use page::{Holding, PageValue, StageRecord, StageState, decode_sum, page_sum};
 pub(crate) use truncation::TruncationMark;
 

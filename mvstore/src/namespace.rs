@@ -7,10 +7,12 @@
 mod catalog;
 mod delete;
 mod lease;
+mod lock;
 
 pub(crate) use catalog::{create, list, rename, set_concurrency, stat, usage};
 pub(crate) use delete::{delete, remove_deleted};
 pub(crate) use lease::{judge_commit, lease};
+pub(crate) use lock::{acquire_lock, judge_lock, lock_of, release_lock, visible_head};
 
 use mvsqlite_protocol::{NamespaceId, NamespaceKey, Version};
 
@@ -22,11 +24,8 @@ use crate::layout::{CatalogEntry, GENERATION, Guard, State};
 pub(crate) enum Access {
     /// Read pages.
     Read,
-    /// Commit or stage pages.
+    /// Change anything.
     Write,
-    /// Change what cannot be read, or take the history below the horizon away. Locks and leases
-    /// do not keep from that.
-    Collect,
 }
 
 /// The namespace a key names.
@@ -60,7 +59,8 @@ pub(crate) fn expect_id(
 }
 
 /// Whether the namespace lets a call in. Returns its guard with the horizon as it counts: nothing
-/// below it is kept.
+/// below it is kept. Locks and leases are not looked at: they fence commits, and what else they
+/// concern asks for them.
 pub(crate) fn admit(
     key: &NamespaceKey,
     id: NamespaceId,
@@ -72,12 +72,6 @@ pub(crate) fn admit(
         return Err(not_found(key));
     }
     expect_generation(key, &guard, access)?;
-    if access == Access::Write && guard.lock.is_some() {
-        // Locks are granted by servers that know how to give them back.
-        return Err(StoreError::Unavailable {
-            reason: format!("the namespace '{key}' is locked by another writer"),
-        });
-    }
     Ok(Guard {
         horizon: guard.oldest(id),
         ..guard
@@ -92,7 +86,7 @@ pub(crate) fn expect_generation(
 ) -> Result<(), StoreError> {
     let needed = match access {
         Access::Read => guard.min_reader,
-        Access::Write | Access::Collect => guard.min_reader.max(guard.min_writer),
+        Access::Write => guard.min_reader.max(guard.min_writer),
     };
     if needed > GENERATION {
         return Err(StoreError::UnknownFormat {
@@ -132,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn namespaces_that_are_going_or_newer_or_locked_let_nobody_in_who_must_not() {
+    fn namespaces_that_are_going_or_newer_let_nobody_in_who_must_not() {
         for state in [State::Hidden, State::Deleting] {
             let refusal = admitted(|guard| guard.state = state, Access::Read).unwrap_err();
             assert!(matches!(refusal, StoreError::NamespaceNotFound { .. }));
@@ -144,9 +138,5 @@ mod tests {
         let unreadable =
             admitted(|guard| guard.min_reader = GENERATION + 1, Access::Read).unwrap_err();
         assert!(matches!(unreadable, StoreError::UnknownFormat { .. }));
-        let locked = |guard: &mut Guard| guard.lock = Some([1; 16]);
-        admitted(locked, Access::Read).unwrap();
-        let refusal = admitted(locked, Access::Write).unwrap_err();
-        assert!(matches!(refusal, StoreError::Unavailable { .. }));
     }
 }

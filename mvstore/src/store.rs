@@ -126,6 +126,57 @@ pub struct NamespaceUsage {
     pub staged_bytes: u64,
 }
 
+/// What became of an attempt to take a namespace lock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LockAcquired {
+    /// It is the owner's, or was before.
+    Acquired,
+    /// It is another's.
+    Held {
+        /// Whose.
+        owner: String,
+    },
+    /// The owner's name is empty, longer than 256 bytes, or has control characters.
+    InvalidOwner,
+    /// The version cannot be locked.
+    Refused {
+        /// Why not.
+        reason: String,
+    },
+}
+
+/// What happens to what was written under a namespace lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReleaseMode {
+    /// It stays.
+    Commit,
+    /// It is undone.
+    Rollback,
+}
+
+/// What became of an attempt to give a namespace lock back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LockReleased {
+    /// There is no lock any more.
+    Released,
+    /// The caller does not hold it.
+    NotHeld {
+        /// Who does, if anybody.
+        owner: Option<String>,
+    },
+    /// The owner's name is empty.
+    InvalidOwner,
+    /// What was written cannot be kept: it is being rolled back.
+    RollingBack,
+    /// It cannot be rolled back.
+    Refused {
+        /// Why not.
+        reason: String,
+    },
+    /// The lock vanished or changed hands during the rollback.
+    Gone,
+}
+
 /// What [`Store::truncate_namespace`] did, or would do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Truncated {
@@ -409,6 +460,35 @@ impl Store {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Locks a namespace for an owner, at a version or at its head: from then on only the owner
+    /// commits, and all others see that version. May be repeated.
+    ///
+    /// # Errors
+    /// [`StoreError::NamespaceNotFound`].
+    pub async fn acquire_lock(
+        &self,
+        key: &NamespaceKey,
+        owner: &str,
+        version: Option<Version>,
+    ) -> Result<LockAcquired, StoreError> {
+        namespace::acquire_lock(&self.context, key, owner, version).await
+    }
+
+    /// Ends a namespace lock. With [`ReleaseMode::Rollback`] a new version shows what the locked one
+    /// showed; it takes the same time whatever was written, and what was written stays readable at
+    /// its versions. One that was cut short is done by asking again.
+    ///
+    /// # Errors
+    /// [`StoreError::NamespaceNotFound`]; [`StoreError::Unavailable`] when a rollback has to wait.
+    pub async fn release_lock(
+        &self,
+        key: &NamespaceKey,
+        owner: &str,
+        mode: ReleaseMode,
+    ) -> Result<LockReleased, StoreError> {
+        namespace::release_lock(&self.context, key, owner, mode).await
     }
 
     /// Forgets the history of a namespace below the newest commit at or below `before`, or below

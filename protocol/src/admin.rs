@@ -65,11 +65,24 @@ pub struct NamespaceStat {
     pub page_count: u32,
 }
 
+/// A namespace lock.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockMetadata {
+    /// Tells it from other locks of the same owner: 32 hex digits.
+    pub nonce: String,
+    /// Whose it is.
+    pub owner: String,
+    /// Whether it is being rolled back.
+    pub rolling_back: bool,
+    /// What others than the owner see.
+    pub snapshot_version: Version,
+}
+
 /// The original's namespace metadata.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NamespaceMetadata {
     /// The namespace lock, if held.
-    pub lock: Option<serde_json::Value>,
+    pub lock: Option<LockMetadata>,
     /// What it is a fork of.
     pub overlay_base: Option<OverlayBase>,
     /// Nothing below this version is kept.

@@ -31,6 +31,8 @@ use std::ops::ControlFlow;
 use mvsqlite_protocol::{NamespaceId, NamespaceKey, Version};
 use tokio::try_join;
 
+pub(crate) use self::holds::forked_at;
+
 use self::holds::Holds;
 use self::mark::Running;
 use crate::context::{Context, Failure, Reruns};
@@ -102,7 +104,7 @@ async fn enter<'a>(
     let (guard, head) = try_join!(ctx.guard(&*txn, id, isolation), ctx.head(&*txn, id))?;
     let guard = guard.ok_or_else(|| not_found(key))?;
     let access = if running.is_some() {
-        Access::Collect
+        Access::Write
     } else {
         Access::Read
     };

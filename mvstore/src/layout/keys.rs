@@ -346,6 +346,11 @@ impl Keyspace {
         (self.guard(id), self.raw.len())
     }
 
+    /// The record of the namespace lock.
+    pub(crate) fn lock(&self, id: NamespaceId) -> Vec<u8> {
+        self.page(id, b'k', &[])
+    }
+
     /// The version of the last commit.
     pub(crate) fn head(&self, id: NamespaceId) -> Vec<u8> {
         self.page(id, b'v', &[])
@@ -597,6 +602,7 @@ mod tests {
                 format!("4d006d 6c {id} 71 0000000000000102 {}", "dd".repeat(16)),
             ),
             (keys.guard(ID), format!("520064 {id} 67")),
+            (keys.lock(ID), format!("520064 {id} 6b")),
             (
                 keys.outcome(ID, idempotency),
                 format!("520064 {id} 69 {}", "cc".repeat(16)),

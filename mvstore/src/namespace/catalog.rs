@@ -1,11 +1,13 @@
 //! The catalog: making, naming, finding and describing namespaces.
 
-use mvsqlite_protocol::admin::{ListedNamespace, NamespaceMetadata, NamespaceStat};
+use mvsqlite_protocol::admin::{
+    ListedNamespace, LockMetadata, NamespaceMetadata, NamespaceStat, OverlayBase,
+};
 use mvsqlite_protocol::v2::Concurrency;
 use mvsqlite_protocol::{NamespaceId, NamespaceKey};
 use tokio::try_join;
 
-use super::{Access, admit, named};
+use super::{Access, admit, lock_of, named};
 use crate::context::{Context, Failure, Reruns, corrupt_in, rerun};
 use crate::error::StoreError;
 use crate::kv::{Freshness, Isolation, KvError, RangeOptions};
@@ -177,7 +179,10 @@ async fn try_stat(ctx: &Context, key: &NamespaceKey) -> Result<NamespaceStat, Fa
         ctx.head(&*txn, entry.id),
     )?;
     let guard = admit(key, entry.id, guard, Access::Read)?;
-    let page_one = page_one_at(ctx, &*txn, entry.id, &guard, version).await?;
+    let (lock, page_one) = try_join!(
+        lock_of(ctx, &*txn, entry.id, &guard, isolation),
+        page_one_at(ctx, &*txn, entry.id, &guard, version),
+    )?;
     let header = match &page_one {
         Some(page) => Header::parse(&page.content)?,
         None => None,
@@ -185,8 +190,16 @@ async fn try_stat(ctx: &Context, key: &NamespaceKey) -> Result<NamespaceStat, Fa
     let truncated = Some(guard.horizon).filter(|horizon| *horizon != entry.id.as_version());
     Ok(NamespaceStat {
         metadata: NamespaceMetadata {
-            lock: None,
-            overlay_base: None,
+            lock: lock.map(|lock| LockMetadata {
+                nonce: format!("{:032x}", u128::from_be_bytes(lock.nonce)),
+                owner: lock.owner,
+                rolling_back: lock.rolling_back,
+                snapshot_version: lock.snapshot,
+            }),
+            overlay_base: guard.base().map(|base| OverlayBase {
+                ns_id: base.id.to_string(),
+                snapshot_version: base.at.to_string(),
+            }),
             truncated_before: truncated,
         },
         nsid: entry.id,

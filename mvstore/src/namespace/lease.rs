@@ -136,6 +136,9 @@ impl Call<'_> {
         let ctx = self.ctx;
         let mut txn = ctx.begin(Freshness::Strict);
         let (seen, queue) = try_join!(self.look(&*txn), self.queue(&*txn))?;
+        if seen.guard.lock.is_some() {
+            return Err(locked(self.key, "its namespace lock is held").into());
+        }
         let own = LeasePlace {
             number: place.unwrap_or(seen.read_version.0),
             nonce: self.nonce,

@@ -18,7 +18,7 @@ use crate::context::{Context, Failure, Reruns};
 use crate::error::StoreError;
 use crate::kv::{Freshness, Isolation, Transaction};
 use crate::layout::{Guard, PageOneClass};
-use crate::namespace::{Access, admit, expect_kept, named};
+use crate::namespace::{Access, admit, expect_kept, named, visible_head};
 
 /// Takes a snapshot of the newest version.
 pub(crate) async fn begin(
@@ -57,12 +57,13 @@ async fn try_begin(
         ctx.head(&*txn, entry.id),
     )?;
     let guard = admit(key, entry.id, guard, Access::Read)?;
+    let visible = visible_head(ctx, &*txn, entry.id, &guard, head).await?;
     let version = match request.as_of {
-        None => head,
+        None => visible,
         Some(moment) => {
             let version = head_as_of(ctx, &*txn, key, entry.id, head, moment).await?;
             expect_kept(version, guard.horizon)?;
-            version
+            version.min(visible)
         }
     };
     let (changes, page_one) = changes_and_page_one(

@@ -157,9 +157,11 @@ impl<'a> View<'a> {
                 .redirected(base.id, base.at, id.as_version(), pages)
                 .await;
         }
+        // That a page was there, and when it ceased to be, is forgotten below the horizon.
+        let from = self.lineage.guard(id)?.oldest(id);
         let nowhere = pages.into_iter().map(|page| Found {
             index: page.index,
-            from: id.as_version(),
+            from,
             content: None,
         });
         Ok(nowhere.collect())

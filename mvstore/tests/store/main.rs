@@ -7,6 +7,7 @@ mod commit;
 mod history;
 mod interleave;
 mod lease;
+mod lock;
 mod model;
 mod race;
 mod read;

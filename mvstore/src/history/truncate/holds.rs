@@ -9,6 +9,7 @@ use mvsqlite_protocol::{NamespaceId, StageId, Version};
 use crate::context::{Context, Failure, corrupt_in};
 use crate::kv::{Isolation, RangeOptions, Transaction};
 use crate::layout::{Guard, LayerKind, decode_version};
+use crate::namespace::lock_of;
 
 /// Most forks of one namespace that are looked at at once.
 const FORKS_AT_ONCE: usize = 1000;
@@ -21,9 +22,11 @@ pub(super) async fn ceiling(
     id: NamespaceId,
     guard: &Guard,
 ) -> Result<Option<Version>, Failure> {
+    let lock = lock_of(ctx, txn, id, guard, Isolation::Serializable).await?;
+    let lock = lock.map(|lock| lock.snapshot);
     let layers = guard.layers.iter().map(|layer| predecessor(layer.at));
     let forks = forked_at(ctx, txn, id).await?;
-    Ok(layers.chain(forks).min())
+    Ok(layers.chain(forks).chain(lock).min())
 }
 
 /// The versions that forks of a namespace see, in no order. Read serializably.

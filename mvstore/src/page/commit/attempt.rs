@@ -133,7 +133,8 @@ impl<'a> Attempt<'_, '_, 'a> {
         sight: Sight,
     ) -> Result<Admitted, Failure> {
         let entry = expect_id(&member.ns, sight.entry, member.id)?;
-        let passed = fence::pass(self.ctx, txn, member, entry, sight.guard).await?;
+        let owner = self.plan.commit.lock_owner.as_deref();
+        let passed = fence::pass(self.ctx, txn, member, entry, sight.guard, owner).await?;
         let horizon = passed.guard.horizon;
         expect_order(txn.read_version().await?, sight.head)?;
         match member.dialect {

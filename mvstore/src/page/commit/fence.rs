@@ -8,7 +8,7 @@ use super::request::{Effect, Member};
 use crate::context::{Context, Failure};
 use crate::kv::Transaction;
 use crate::layout::{CatalogEntry, Guard};
-use crate::namespace::{Access, admit, judge_commit};
+use crate::namespace::{Access, admit, judge_commit, judge_lock};
 
 /// A guard that let a commit through.
 pub(super) struct Passed {
@@ -28,6 +28,7 @@ pub(super) async fn pass(
     member: &Member,
     entry: CatalogEntry,
     guard: Option<Guard>,
+    lock_owner: Option<&str>,
 ) -> Result<Passed, Failure> {
     let (ns, id) = (&member.ns, member.id);
     let (guard, ends_lease) = match member.effect {
@@ -40,8 +41,12 @@ pub(super) async fn pass(
         }
         Effect::Write => {
             let guard = admit(ns, id, guard, Access::Write)?;
-            let judged = judge_commit(ctx, txn, ns, entry, &guard, member.lease);
-            let ends_lease = judged.await?;
+            let ends_lease = if judge_lock(ctx, txn, ns, id, &guard, lock_owner).await? {
+                // The lock keeps every other writer out, one with a lease too.
+                guard.lease.is_some()
+            } else {
+                judge_commit(ctx, txn, ns, entry, &guard, member.lease).await?
+            };
             (guard, ends_lease)
         }
     };

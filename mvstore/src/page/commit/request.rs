@@ -14,6 +14,8 @@ pub(crate) struct Commit {
     pub retry: bool,
     /// The largest read version its client was given; zero where the protocol knows none.
     pub read_version: ReadVersion,
+    /// Who its client says holds the namespace locks of all of them; `None`: it knows of no lock.
+    pub lock_owner: Option<String>,
     /// 1 to [`mvsqlite_protocol::v2::MAX_GROUP`] namespaces, each once; one is written at least.
     pub members: Vec<Member>,
 }
@@ -98,6 +100,7 @@ impl Commit {
             key: request.key,
             retry: request.retry,
             read_version: request.read_version,
+            lock_owner: None,
             members: vec![Member {
                 ns: ns.clone(),
                 id: request.namespace,
@@ -119,6 +122,7 @@ impl From<GroupCommitRequest> for Commit {
             key: request.key,
             retry: request.retry,
             read_version: request.read_version,
+            lock_owner: None,
             members: request.members.into_iter().map(Member::from).collect(),
         }
     }
