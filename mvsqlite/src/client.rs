@@ -1,6 +1,6 @@
 //! The blocking client of data plane v2.
 //!
-//! No thread, no TLS yet, and no lock held while a request is under way. Time is bounded: see
+//! No thread of its own, no TLS yet, and no lock held while a request is under way. Time is bounded: see
 //! [`crate::Config::timeout`].
 
 mod commit;
@@ -9,10 +9,12 @@ mod error;
 mod http;
 mod retry;
 mod socket;
+mod stage;
 mod transport;
 
 pub(crate) use commit::CommitOutcome;
 pub(crate) use data_plane::DataPlane;
 pub use error::CallError;
 pub use http::HttpTransport;
+pub(crate) use stage::{StagePage, StageUpload};
 pub use transport::{Reply, Request, Transport, TransportError};

@@ -10,6 +10,9 @@ use mvsqlite_protocol::DatabaseName;
 use mvsqlite_protocol::name::NameError;
 use mvsqlite_protocol::page::{MAX_PAGE_SIZE, MIN_PAGE_SIZE};
 
+/// No limit: more than SQLite can address.
+const MOST_TRANSACTION_BYTES: u64 = 1 << 50;
+
 /// Where a server of the data plane listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Server {
@@ -48,6 +51,9 @@ pub struct Config {
     pub prefetch_depth: Option<u32>,
     /// `MVSQLITE_TRANSACTION_BYTES`: the most page content that one transaction may write.
     pub transaction_bytes: u64,
+    /// `MVSQLITE_UPLOAD_BYTES`: the most page content that one transaction keeps in memory. Well
+    /// before that the pages that have not been written for the longest time are uploaded.
+    pub upload_bytes: u64,
 }
 
 /// An environment variable that says nothing sensible.
@@ -72,7 +78,8 @@ impl Default for Config {
             page_size,
             cache_bytes: 5000 * u64::from(page_size),
             prefetch_depth: None,
-            transaction_bytes: 512 << 20,
+            transaction_bytes: MOST_TRANSACTION_BYTES,
+            upload_bytes: 32 << 20,
         }
     }
 }
@@ -110,8 +117,16 @@ impl Config {
         config.cache_bytes = pages * u64::from(config.page_size);
         let depth = number("MVSQLITE_PREFETCH_DEPTH", get, 0, u64::from(u32::MAX))?;
         config.prefetch_depth = depth.and_then(|depth| u32::try_from(depth).ok());
-        if let Some(bytes) = number("MVSQLITE_TRANSACTION_BYTES", get, 1 << 16, 1 << 50)? {
+        if let Some(bytes) = number(
+            "MVSQLITE_TRANSACTION_BYTES",
+            get,
+            1 << 16,
+            MOST_TRANSACTION_BYTES,
+        )? {
             config.transaction_bytes = bytes;
+        }
+        if let Some(bytes) = number("MVSQLITE_UPLOAD_BYTES", get, 1 << 16, 1 << 40)? {
+            config.upload_bytes = bytes;
         }
         refuse_exclusive(get("MVSQLITE_CONCURRENCY"))?;
         Ok(config)

@@ -30,6 +30,7 @@ mod prefetch;
 mod reading;
 mod remote;
 mod snapshot;
+mod upload;
 mod write_set;
 
 use std::collections::BTreeMap;
@@ -155,8 +156,10 @@ enum Phase {
 
 /// Pages of an own commit over the snapshot it was based on.
 struct OwnPages {
-    /// As SQLite wrote them.
-    pages: BTreeMap<PageIndex, Vec<u8>>,
+    /// As SQLite wrote them, as far as they are in memory.
+    pages: BTreeMap<PageIndex, Arc<[u8]>>,
+    /// The others: the commit's version has them.
+    stored: PageSet,
     /// The commit's version; what it holds is the commit's if nobody committed in between.
     snapshot: Snapshot,
 }

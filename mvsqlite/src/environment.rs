@@ -14,6 +14,7 @@ use crate::config::{Config, ConfigError};
 use crate::database::{Fetcher, FileId, PageCache, Writers};
 use crate::per_process::PerProcess;
 use crate::system::{Os, System};
+use crate::workers::Workers;
 
 /// What the databases of one process share. Made once, on first use; survives `fork`.
 pub struct Environment {
@@ -28,6 +29,7 @@ pub struct Environment {
 pub(crate) struct Shared {
     pub(crate) cache: Mutex<PageCache>,
     pub(crate) fetcher: Arc<Fetcher>,
+    pub(crate) workers: Workers,
     writers: Mutex<Writers>,
 }
 
@@ -60,7 +62,9 @@ impl Environment {
         system: Arc<dyn System>,
     ) -> Arc<Self> {
         let cache_bytes = config.cache_bytes;
+        let threads = Arc::clone(&system);
         let make = move || Shared {
+            workers: Workers::new(Arc::clone(&threads)),
             cache: Mutex::new(PageCache::new(cache_bytes)),
             fetcher: Arc::default(),
             writers: Mutex::default(),

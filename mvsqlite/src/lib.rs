@@ -19,6 +19,7 @@ pub mod database;
 pub mod environment;
 mod per_process;
 pub mod system;
+mod workers;
 
 pub use config::{Config, ConfigError};
 pub use database::{

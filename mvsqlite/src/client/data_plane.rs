@@ -5,8 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use mvsqlite_protocol::v2::{
-    self, BeginReply, BeginRequest, ReadRequest, ResolveReply, ResolveRequest, StageReply,
-    StageRequest,
+    self, BeginReply, BeginRequest, ReadRequest, ResolveReply, ResolveRequest,
 };
 use mvsqlite_protocol::{Code, NamespaceKey, PageImage, Problem, problem};
 use serde::Serialize;
@@ -107,16 +106,6 @@ impl DataPlane {
         }
     }
 
-    /// Sending a batch twice does no harm: a page that is staged again is replaced, and a stage
-    /// whose making was not answered is left to expire.
-    pub(crate) fn stage(
-        &self,
-        key: &NamespaceKey,
-        request: &StageRequest,
-    ) -> Result<StageReply, CallError> {
-        self.call(key, "stage", request, decode)
-    }
-
     /// A call that may be sent as often as one likes.
     fn call<Q: Serialize, R>(
         &self,
@@ -125,11 +114,19 @@ impl DataPlane {
         request: &Q,
         decode: fn(&[u8]) -> Result<R, CallError>,
     ) -> Result<R, CallError> {
-        let path = v2::path(key, call);
-        let body = encode(request)?;
+        self.call_encoded(&v2::path(key, call), &encode(request)?, decode)
+    }
+
+    /// As [`Self::call`], of a request that is encoded.
+    pub(super) fn call_encoded<R>(
+        &self,
+        path: &str,
+        body: &[u8],
+        decode: fn(&[u8]) -> Result<R, CallError>,
+    ) -> Result<R, CallError> {
         let mut attempts = Attempts::start(self);
         loop {
-            match self.attempt(attempts.server(), &path, &body, self.timeout) {
+            match self.attempt(attempts.server(), path, body, self.timeout) {
                 Ok(body) => {
                     attempts.answered();
                     return decode(&body);

@@ -9,16 +9,16 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use mvsqlite_protocol::page::staged_sum;
-use mvsqlite_protocol::v2::{CommitReply, CommitRequest, PAGE_1, StageRef, StageRequest};
-use mvsqlite_protocol::{Code, IdempotencyKey, PageData, PageIndex, PageRun, PageSet, Problem};
+use mvsqlite_protocol::v2::{CommitReply, CommitRequest, PAGE_1, StageRef};
+use mvsqlite_protocol::{Code, IdempotencyKey, PageData, PageRun, PageSet, Problem};
 use serde_bytes::ByteBuf;
 
 use super::cache::OwnCommit;
 use super::connection::Progress;
 use super::error::{Cause, Error, Operation};
-use super::remote::lock_cache;
+use super::remote::{Remote, lock_cache};
 use super::snapshot::{Header, Snapshot};
+use super::upload::Page;
 use super::write_set::{WriteLimits, WriteSet};
 use super::{DatabaseFile, OwnPages, Phase, page1};
 use crate::client::CommitOutcome;
@@ -26,9 +26,16 @@ use crate::client::CommitOutcome;
 /// What a commit sends.
 struct Changes {
     /// In stored form, ascending; page 1 only if it changed.
-    pages: Vec<(PageIndex, Arc<[u8]>)>,
+    inline: Vec<Page>,
+    stage: Option<StageRef>,
     /// Page 1 as it is from then on, in stored form.
     header: Header,
+}
+
+impl Changes {
+    fn is_empty(&self) -> bool {
+        self.inline.is_empty() && self.stage.is_none()
+    }
 }
 
 impl DatabaseFile {
@@ -58,6 +65,7 @@ impl DatabaseFile {
                     bytes: most_bytes,
                 };
                 writes.write(offset, data, limits)?;
+                writes.upload(&self.remote, &mut transaction.snapshot)?;
                 if let Some(counter) = writes.change_counter() {
                     self.counter.written(counter);
                 }
@@ -241,14 +249,14 @@ impl DatabaseFile {
         let Some(transaction) = &mut self.transaction else {
             return Ok(());
         };
-        let Phase::Writing(writes) = &transaction.phase else {
+        let Phase::Writing(writes) = &mut transaction.phase else {
             return Ok(());
         };
         let Some(counter) = writes.change_counter() else {
             return Ok(());
         };
-        let changes = changes(writes, &transaction.snapshot)?;
-        if changes.pages.is_empty() {
+        let changes = changes(writes, &self.remote, &mut transaction.snapshot)?;
+        if changes.is_empty() {
             // Nothing but counters: nothing to store.
             transaction.phase = Phase::Committed;
         } else {
@@ -260,26 +268,14 @@ impl DatabaseFile {
         Ok(())
     }
 
-    /// One commit request; what it cannot carry is staged before.
+    /// One commit request.
     fn send(&mut self, changes: &Changes) -> Result<CommitReply, Cause> {
         let mut key = [0; IdempotencyKey::LEN];
         self.remote.env.system().fill_random(&mut key)?;
         let Some(transaction) = &mut self.transaction else {
             return Err(Cause::Misuse("a commit without a transaction"));
         };
-        let snapshot = &mut transaction.snapshot;
-        let bytes: u64 = changes
-            .pages
-            .iter()
-            .map(|(_, page)| page.len() as u64)
-            .sum();
-        let staged = bytes > snapshot.limits.inline_bytes;
-        let inline = |index: PageIndex| !staged || index == PAGE_1;
-        let stage = match staged {
-            true => Some(self.remote.stage(snapshot, &changes.pages)?),
-            false => None,
-        };
-        let inline_pages = changes.pages.iter().filter(|(index, _)| inline(*index));
+        let snapshot = &transaction.snapshot;
         let request = CommitRequest {
             namespace: snapshot.identity.namespace,
             base: snapshot.version,
@@ -287,13 +283,15 @@ impl DatabaseFile {
             key: IdempotencyKey::from_bytes(key),
             retry: false,
             read: bounded(&self.read_set, MOST_READ_RUNS),
-            pages: inline_pages.map(page_data).collect(),
-            stage,
+            pages: changes.inline.iter().map(page_data).collect(),
+            stage: changes.stage,
             incarnation: Some(snapshot.identity.incarnation),
             lease: None,
         };
         let plane = self.remote.env.plane();
-        let outcome = plane.commit(&self.remote.key, request, if staged { bytes } else { 0 });
+        let staged = changes.stage.map_or(0, |stage| stage.count);
+        let bytes = staged * u64::from(changes.header.page_size);
+        let outcome = plane.commit(&self.remote.key, request, bytes);
         if !matches!(outcome, CommitOutcome::Committed(_)) {
             // The snapshot is of no more use for writing, whatever the reason.
             transaction.stale = true;
@@ -311,56 +309,75 @@ impl DatabaseFile {
         let Some(transaction) = &mut self.transaction else {
             return;
         };
+        let phase = std::mem::replace(&mut transaction.phase, Phase::Committed);
+        let Phase::Writing(writes) = phase else {
+            return;
+        };
         let base = &transaction.snapshot;
         let mut after = base.clone();
-        let cut_off = changes.header.page_count..base.page_count();
+        let count = changes.header.page_count;
+        let cut_off = count..base.page_count();
+        let mut written = writes.written(count);
+        let mut contents = writes.contents(count);
+        let mut pages: BTreeMap<_, _> = contents.iter().cloned().collect();
+        if let Some(page1) = writes.page1() {
+            pages.insert(PAGE_1, Arc::from(page1));
+        }
+        if changes.inline.iter().any(|(index, _)| *index == PAGE_1) {
+            written.insert(PAGE_1);
+            contents.push((PAGE_1, Arc::clone(&changes.header.page1)));
+        }
         after.content = Some(changes.header);
         after.version = reply.version;
         after.read_version = after.read_version.max(reply.read_version);
-        let written: PageSet = changes.pages.iter().map(|(index, _)| *index).collect();
         // What SQLite wrote is in its cache now as much as what it read.
         self.read_set.extend(&written);
+        written.extend(&cut_off.collect());
         let commit = OwnCommit {
             base: base.version,
             version: reply.version,
             seen: reply.seen,
             changed: reply.changed.as_ref(),
-            written: written.iter().chain(cut_off).collect(),
-            contents: changes.pages,
+            written,
+            contents,
         };
         let shared = self.remote.env.shared();
         lock_cache(&shared).committed(base.identity, commit);
         self.last_known = Some(reply.version);
-        let phase = std::mem::replace(&mut transaction.phase, Phase::Committed);
-        let pages = match phase {
-            Phase::Writing(writes) => writes.into_pages(),
-            _ => BTreeMap::new(),
-        };
         transaction.own = Some(OwnPages {
             pages,
+            stored: writes.staged_below(count).collect(),
             snapshot: after,
         });
     }
 }
 
-/// What of the write set is a change.
-fn changes(writes: &WriteSet, snapshot: &Snapshot) -> Result<Changes, Cause> {
-    let (Some(written), Some(page_size)) = (writes.page(PAGE_1), writes.page_size()) else {
+/// What of the write set is a change. Whatever a commit cannot bring inline is in its stage then.
+fn changes(
+    writes: &mut WriteSet,
+    remote: &Remote,
+    snapshot: &mut Snapshot,
+) -> Result<Changes, Cause> {
+    let (Some(written), Some(page_size)) = (writes.page1(), writes.page_size()) else {
         return Err(Cause::Misuse("a commit without page 1"));
     };
     let base = snapshot.content.as_ref().map(|header| &header.page1);
     let page1 = page1::stored(written, base.map(|page| &**page));
     let page1_changed = base.is_none_or(|base| !page1::is_unchanged(&page1, base));
     let header = Header::new(Arc::from(page1), page_size);
-    let mut pages = Vec::with_capacity(writes.pages().len());
-    if page1_changed {
-        pages.push((PAGE_1, Arc::clone(&header.page1)));
-    }
+    let room = snapshot.limits.inline_bytes;
+    let room = room.saturating_sub(page_size.into());
     // What lies behind the end by page 1 is cut off later, when nothing may fail any more.
-    for (index, page) in writes.pages().range(PAGE_1 + 1..header.page_count) {
-        pages.push((*index, Arc::from(page.as_slice())));
+    let mut gathered = writes.gather(header.page_count, room, remote, snapshot)?;
+    if page1_changed {
+        let page1 = (PAGE_1, Arc::clone(&header.page1));
+        gathered.inline.insert(0, page1);
     }
-    Ok(Changes { pages, header })
+    Ok(Changes {
+        inline: gathered.inline,
+        stage: gathered.stage,
+        header,
+    })
 }
 
 /// Most runs of a read set that are sent; servers take twice as many.
@@ -388,7 +405,7 @@ fn bounded(read_set: &PageSet, most: usize) -> PageSet {
     PageSet::try_from(runs).unwrap_or_else(|_| read_set.clone())
 }
 
-fn page_data((index, page): &(PageIndex, Arc<[u8]>)) -> PageData {
+fn page_data((index, page): &Page) -> PageData {
     PageData {
         index: *index,
         data: ByteBuf::from(page.to_vec()),
@@ -403,47 +420,6 @@ fn refusal(problem: Box<Problem>) -> Cause {
         },
         _ => Cause::Call(crate::client::CallError::Refused(problem)),
     }
-}
-
-impl super::remote::Remote {
-    /// Uploads all pages but page 1 in batches.
-    fn stage(
-        &self,
-        snapshot: &mut Snapshot,
-        pages: &[(PageIndex, Arc<[u8]>)],
-    ) -> Result<StageRef, Cause> {
-        let pages: Vec<_> = pages.iter().filter(|(index, _)| *index != PAGE_1).collect();
-        let page_size = snapshot_page_size(&pages);
-        let batch = (snapshot.limits.stage_batch_bytes / page_size).max(1);
-        let mut stage = None;
-        for batch in pages.chunks(usize::try_from(batch).unwrap_or(usize::MAX)) {
-            let request = StageRequest {
-                namespace: snapshot.identity.namespace,
-                read_version: snapshot.read_version,
-                stage,
-                pages: batch.iter().map(|page| page_data(page)).collect(),
-                unstage: PageSet::new(),
-                incarnation: Some(snapshot.identity.incarnation),
-            };
-            let reply = self.env.plane().stage(&self.key, &request)?;
-            snapshot.read_version = snapshot.read_version.max(reply.read_version);
-            stage = Some(reply.stage);
-        }
-        let sums = pages.iter().map(|(index, page)| staged_sum(*index, page));
-        let sum = sums.fold(0, |all, sum| all ^ sum);
-        match stage {
-            Some(stage) => Ok(StageRef {
-                stage,
-                count: pages.len() as u64,
-                sum,
-            }),
-            None => Err(Cause::Misuse("a stage without pages")),
-        }
-    }
-}
-
-fn snapshot_page_size(pages: &[&(PageIndex, Arc<[u8]>)]) -> u64 {
-    pages.first().map_or(1, |(_, page)| page.len() as u64)
 }
 
 #[cfg(test)]

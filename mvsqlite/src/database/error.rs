@@ -118,6 +118,14 @@ pub enum Cause {
         /// Of what.
         unit: &'static str,
     },
+    /// The store does not have what was uploaded.
+    #[error(
+        "page {} of this transaction is not in the store as it was uploaded; roll the transaction back and run it again", u64::from(*.page) + 1
+    )]
+    StageDiffers {
+        /// Zero-based.
+        page: PageIndex,
+    },
     /// A second database of ours is written in the same transaction.
     #[error(
         "the transaction also writes '{other}', and two mvSQLite databases cannot yet be committed together{}; write one per transaction",
@@ -228,6 +236,7 @@ impl Error {
             Cause::ExclusiveLocking
             | Cause::Doomed(_)
             | Cause::Forked
+            | Cause::StageDiffers { .. }
             | Cause::Misuse(_)
             | Cause::Random(_) => self.io_error(),
         }

@@ -1,14 +1,16 @@
 //! Reading: own writes over own commits over the snapshot.
 
-use std::borrow::Cow;
+use std::sync::Arc;
 
 use mvsqlite_protocol::PageIndex;
 use mvsqlite_protocol::v2::PAGE_1;
 
+use super::cache::Content;
 use super::error::{Cause, Error, Operation};
 use super::prefetch::Prefetch;
 use super::remote::Remote;
 use super::snapshot::Snapshot;
+use super::write_set::Place;
 use super::{DatabaseFile, Phase, Read, Transaction, page1};
 
 impl DatabaseFile {
@@ -55,7 +57,7 @@ impl DatabaseFile {
     }
 
     fn read_in_transaction(&mut self, offset: u64, buffer: &mut [u8]) -> Result<Read, Cause> {
-        let Some(transaction) = &self.transaction else {
+        let Some(transaction) = &mut self.transaction else {
             return Err(Cause::Misuse("no transaction"));
         };
         let (remote, prefetch) = (&self.remote, &mut self.prefetch);
@@ -98,11 +100,11 @@ impl Extent {
 
     /// Copies from the pages that a read touches. `page` gets an index and which bytes of the page
     /// are wanted, and answers `None` for a page of zeros.
-    fn read<'p>(
+    fn read(
         &self,
         offset: u64,
         buffer: &mut [u8],
-        mut page: impl FnMut(PageIndex, std::ops::Range<u64>) -> Result<Option<Cow<'p, [u8]>>, Cause>,
+        mut page: impl FnMut(PageIndex, std::ops::Range<u64>) -> Result<Content, Cause>,
     ) -> Result<Read, Cause> {
         let there = self.size.saturating_sub(offset).min(buffer.len() as u64);
         let mut done: u64 = 0;
@@ -136,13 +138,11 @@ fn snapshot_page(
     index: PageIndex,
     prefetch: &mut Prefetch,
     counter: u32,
-) -> Result<Option<Cow<'static, [u8]>>, Cause> {
+) -> Result<Content, Cause> {
     let page = remote.page(snapshot, index, prefetch)?;
-    Ok(page.map(|page| {
-        Cow::Owned(match index {
-            PAGE_1 => page1::served(&page, counter),
-            _ => page.to_vec(),
-        })
+    Ok(page.map(|page| match index {
+        PAGE_1 => Arc::from(page1::served(&page, counter)),
+        _ => page,
     }))
 }
 
@@ -166,24 +166,27 @@ impl Transaction {
     }
 
     /// A page of the file, `None` for a hole.
-    fn page<'p>(
-        &'p self,
+    fn page(
+        &mut self,
         remote: &Remote,
         index: PageIndex,
         prefetch: &mut Prefetch,
         counter: u32,
-    ) -> Result<Option<Cow<'p, [u8]>>, Cause> {
-        if let Phase::Writing(writes) = &self.phase {
-            if let Some(page) = writes.page(index) {
-                return Ok(Some(Cow::Borrowed(page)));
+    ) -> Result<Content, Cause> {
+        if let Phase::Writing(writes) = &mut self.phase {
+            match writes.find(index) {
+                Place::Held(page) => return Ok(Some(Arc::clone(page))),
+                Place::Staged => return writes.staged(index, remote, &mut self.snapshot).map(Some),
+                Place::Hole => return Ok(None),
+                Place::Snapshot => {}
             }
-            if !writes.is_from_snapshot(index) {
-                return Ok(None);
+        } else if let Some(own) = &self.own {
+            if let Some(page) = own.pages.get(&index) {
+                return Ok(Some(Arc::clone(page)));
             }
-        } else if let Some(own) = &self.own
-            && let Some(page) = own.pages.get(&index)
-        {
-            return Ok(Some(Cow::Borrowed(page)));
+            if own.stored.contains(index) {
+                return snapshot_page(remote, &own.snapshot, index, prefetch, counter);
+            }
         }
         snapshot_page(remote, &self.snapshot, index, prefetch, counter)
     }

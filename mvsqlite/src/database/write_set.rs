@@ -1,22 +1,28 @@
 //! What a write transaction has written and not yet committed.
+//!
+//! The newest pages are in memory, what was uploaded is in the store: see [`super::upload`].
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use mvsqlite_protocol::page::{MAX_PAGE_SIZE, MIN_PAGE_SIZE};
-use mvsqlite_protocol::{PageIndex, v2::PAGE_1};
+use mvsqlite_protocol::{PageIndex, PageSet, v2::PAGE_1, v2::StageRef};
 
 use super::error::Cause;
 use super::page1;
+use super::remote::Remote;
+use super::snapshot::Snapshot;
+use super::upload::{Channel, HeldPages, Page, Upload};
 
 /// What is written.
-#[derive(Debug)]
 pub(super) struct WriteSet {
     /// In bytes; `None` until the first page of a new database is written.
     page_size: Option<u32>,
     /// Whether the database was there before.
     existed: bool,
     /// As SQLite wrote them.
-    pages: BTreeMap<PageIndex, Vec<u8>>,
+    held: HeldPages,
+    /// From when on there is something to upload.
+    upload: Option<Box<Upload>>,
     /// The file's size, in bytes.
     size: u64,
     /// Pages from here on do not come from the snapshot: they were cut off, or never there.
@@ -30,6 +36,25 @@ pub(super) struct WriteLimits {
     pub(super) bytes: u64,
 }
 
+/// Where a page's newest content is.
+pub(super) enum Place<'a> {
+    /// Here.
+    Held(&'a Arc<[u8]>),
+    /// In the transaction's stage.
+    Staged,
+    /// In the snapshot: it was not written.
+    Snapshot,
+    /// Nowhere: a hole.
+    Hole,
+}
+
+/// A write set as a commit sends it.
+pub(super) struct Gathered {
+    /// Ascending, without page 1.
+    pub(super) inline: Vec<Page>,
+    pub(super) stage: Option<StageRef>,
+}
+
 impl WriteSet {
     /// Nothing written over a file of this many pages.
     pub(super) fn new(page_size: Option<u32>, page_count: u32) -> Self {
@@ -37,7 +62,8 @@ impl WriteSet {
         Self {
             page_size,
             existed: page_size.is_some(),
-            pages: BTreeMap::new(),
+            held: HeldPages::default(),
+            upload: None,
             size,
             from_snapshot: u64::from(page_count),
         }
@@ -51,30 +77,50 @@ impl WriteSet {
         self.size
     }
 
+    /// Whether nothing was written. Page 1 is never uploaded, but it may be the only page that was
+    /// not.
     pub(super) fn is_empty(&self) -> bool {
-        self.pages.is_empty()
+        self.held.is_empty() && self.stored_len() == 0
     }
 
-    pub(super) fn pages(&self) -> &BTreeMap<PageIndex, Vec<u8>> {
-        &self.pages
+    /// Where the newest content of a page is.
+    pub(super) fn find(&self, index: PageIndex) -> Place<'_> {
+        if let Some(content) = self.held.get(index) {
+            return Place::Held(content);
+        }
+        match &self.upload {
+            Some(upload) if upload.stored().contains_key(&index) => Place::Staged,
+            _ if u64::from(index) < self.from_snapshot => Place::Snapshot,
+            _ => Place::Hole,
+        }
     }
 
-    pub(super) fn into_pages(self) -> BTreeMap<PageIndex, Vec<u8>> {
-        self.pages
+    /// A page that [`Self::find`] found in the stage.
+    pub(super) fn staged(
+        &mut self,
+        index: PageIndex,
+        remote: &Remote,
+        snapshot: &mut Snapshot,
+    ) -> Result<Arc<[u8]>, Cause> {
+        let (Some(page_size), Some(upload)) = (self.page_size, &mut self.upload) else {
+            return Err(Cause::Misuse("a staged page without a stage"));
+        };
+        let channel = Channel {
+            remote,
+            snapshot,
+            page_size,
+        };
+        upload.page(index, &self.held, &channel)
     }
 
-    pub(super) fn page(&self, index: PageIndex) -> Option<&[u8]> {
-        self.pages.get(&index).map(Vec::as_slice)
-    }
-
-    /// Whether a page that was not written is the snapshot's, rather than a hole.
-    pub(super) fn is_from_snapshot(&self, index: PageIndex) -> bool {
-        u64::from(index) < self.from_snapshot
+    /// Page 1 as SQLite wrote it.
+    pub(super) fn page1(&self) -> Option<&[u8]> {
+        self.held.get(PAGE_1).map(|page| &**page)
     }
 
     /// The change counter of the newest page 1 written.
     pub(super) fn change_counter(&self) -> Option<u32> {
-        self.page(PAGE_1).map(page1::change_counter)
+        self.page1().map(page1::change_counter)
     }
 
     /// Takes one write of SQLite's: a whole page.
@@ -105,7 +151,10 @@ impl WriteSet {
         }
         self.check_room(index, page_size, limits)?;
         self.page_size = Some(page_size);
-        self.pages.insert(index, data.to_vec());
+        self.held.write(index, data);
+        if let Some(upload) = &mut self.upload {
+            upload.written(index);
+        }
         self.size = self.size.max(offset + data.len() as u64);
         Ok(())
     }
@@ -116,10 +165,10 @@ impl WriteSet {
         page_size: u32,
         limits: WriteLimits,
     ) -> Result<(), Cause> {
-        if self.pages.contains_key(&index) {
+        if !matches!(self.find(index), Place::Snapshot | Place::Hole) {
             return Ok(());
         }
-        let pages = self.pages.len() as u64 + 1;
+        let pages = (self.held.len() + self.stored_len()) as u64 + 1;
         let too_large = |limit, unit| Err(Cause::TooLarge { limit, unit });
         if pages > limits.pages {
             return too_large(limits.pages, "pages");
@@ -139,12 +188,99 @@ impl WriteSet {
         let count = size.div_ceil(u64::from(page_size));
         self.from_snapshot = self.from_snapshot.min(count);
         if let Ok(first) = PageIndex::try_from(count) {
-            drop(self.pages.split_off(&first));
+            self.held.cut_off(first);
+            if let Some(upload) = &mut self.upload {
+                upload.cut_off(first);
+            }
         }
-        if self.pages.is_empty() && !self.existed {
+        if self.is_empty() && !self.existed {
             // Still a new database: the next page written may have another size.
             self.page_size = None;
+            self.upload = None;
         }
+    }
+
+    /// Uploads what is due, if anything; waits while there is too much in memory.
+    ///
+    /// # Errors
+    /// If an upload failed, this one or an earlier one.
+    pub(super) fn upload(&mut self, remote: &Remote, snapshot: &mut Snapshot) -> Result<(), Cause> {
+        let Some(page_size) = self.page_size else {
+            return Ok(());
+        };
+        let mut channel = Channel {
+            remote,
+            snapshot,
+            page_size,
+        };
+        if self.upload.is_none() && self.held.len() <= channel.beginning() {
+            return Ok(());
+        }
+        let upload = self.upload.get_or_insert_with(|| Box::new(Upload::new()));
+        upload.advance(&mut self.held, &mut channel)
+    }
+
+    /// Gets the pages 2 to `count` ready for a commit, of which at most `room` bytes inline.
+    ///
+    /// # Errors
+    /// If an upload failed.
+    pub(super) fn gather(
+        &mut self,
+        count: PageIndex,
+        room: u64,
+        remote: &Remote,
+        snapshot: &mut Snapshot,
+    ) -> Result<Gathered, Cause> {
+        let page_size = self.page_size.unwrap_or_default();
+        let mut channel = Channel {
+            remote,
+            snapshot,
+            page_size,
+        };
+        let room = room / u64::from(page_size.max(1));
+        let room = usize::try_from(room).unwrap_or(usize::MAX);
+        let upload = match &mut self.upload {
+            None if self.held.len() <= room => None,
+            upload => Some(upload.get_or_insert_with(|| Box::new(Upload::new()))),
+        };
+        let stage = match upload {
+            Some(upload) => upload.finish(&mut self.held, count, room, &mut channel)?,
+            None => None,
+        };
+        Ok(Gathered {
+            inline: self.held_below(count).collect(),
+            stage,
+        })
+    }
+
+    /// Pages 2 to `count` that were written, wherever they are.
+    pub(super) fn written(&self, count: PageIndex) -> PageSet {
+        let mut written: PageSet = self.staged_below(count).collect();
+        written.extend(&self.held.range(1..count).map(|(index, _)| index).collect());
+        written
+    }
+
+    /// Contents of written pages below `count` that are at hand, without page 1.
+    pub(super) fn contents(&self, count: PageIndex) -> Vec<Page> {
+        let copies = self.upload.iter().flat_map(|upload| upload.copies(count));
+        copies.chain(self.held_below(count)).collect()
+    }
+
+    /// Pages below `count` that are in the stage only, as far as memory goes.
+    pub(super) fn staged_below(&self, count: PageIndex) -> impl Iterator<Item = PageIndex> {
+        let stored = self.upload.iter().flat_map(|upload| upload.stored().keys());
+        stored.copied().filter(move |index| *index < count)
+    }
+
+    fn held_below(&self, count: PageIndex) -> impl Iterator<Item = Page> {
+        let held = self.held.range(1..count.max(1));
+        held.map(|(index, content)| (index, Arc::clone(content)))
+    }
+
+    fn stored_len(&self) -> usize {
+        self.upload
+            .as_ref()
+            .map_or(0, |upload| upload.stored().len())
     }
 }
 

@@ -13,6 +13,7 @@ mod pager;
 mod rules;
 mod serializable;
 mod system;
+mod upload;
 
 use std::sync::Arc;
 

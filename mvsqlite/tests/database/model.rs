@@ -64,7 +64,7 @@ pub(crate) struct State {
     pages: Pages,
     next: u64,
     outcomes: HashMap<IdempotencyKey, Option<CommitReply>>,
-    stages: HashMap<StageId, BTreeMap<PageIndex, Vec<u8>>>,
+    pub(crate) stages: HashMap<StageId, BTreeMap<PageIndex, Vec<u8>>>,
     pub(crate) faults: VecDeque<Option<Fault>>,
     late: Vec<(u32, String, Vec<u8>)>,
     /// Calls by name, each time one arrives.
@@ -347,7 +347,8 @@ impl State {
         let mut body = Vec::new();
         let mut bytes = 0;
         for index in request.pages.iter() {
-            let image = self.image(index, request.version);
+            let image = self.staged(&request, index);
+            let image = image.unwrap_or_else(|| self.image(index, request.version));
             bytes += image.data.as_ref().map_or(0, |data| data.len() as u64);
             body.extend(v2::encode(&image).unwrap());
             if bytes >= self.limits.read_bytes {
@@ -355,6 +356,16 @@ impl State {
             }
         }
         Ok(body)
+    }
+
+    /// A page of the transaction's own stage.
+    fn staged(&self, request: &ReadRequest, index: PageIndex) -> Option<PageImage> {
+        let page = self.stages[&request.stage?].get(&index)?;
+        Some(PageImage {
+            index,
+            from: request.version,
+            data: Some(ByteBuf::from(page.clone())),
+        })
     }
 
     fn stage(&mut self, request: StageRequest) -> Result<StageReply, Problem> {
@@ -369,6 +380,9 @@ impl State {
             }
         };
         let stage = self.stages.entry(id).or_default();
+        for index in request.unstage.iter() {
+            stage.remove(&index);
+        }
         for page in request.pages {
             stage.insert(page.index, page.data.into_vec());
         }

@@ -1,7 +1,7 @@
 //! What SQLite's pager does with a file, call by call: its cache and the check of its counter,
 //! spills, commits, rollbacks with playback. Sequences as observed with 3.40 and 3.54.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use mvsqlite::{DatabaseFile, Error, LockLevel, Read, SqliteCode};
 use mvsqlite_protocol::{PageIndex, Version};
@@ -23,6 +23,8 @@ pub(crate) struct Pager {
     remembered: Option<[u8; 16]>,
     /// Before-images of this write transaction.
     journal: BTreeMap<PageIndex, Vec<u8>>,
+    /// Changed in the cache and not written since.
+    dirty: BTreeSet<PageIndex>,
     original_count: u32,
     spilled: bool,
     /// What this transaction made use of, from its cache or not: page and content.
@@ -58,6 +60,7 @@ impl Pager {
             cache: BTreeMap::new(),
             remembered: None,
             journal: BTreeMap::new(),
+            dirty: BTreeSet::new(),
             original_count: 0,
             spilled: false,
             used: BTreeMap::new(),
@@ -121,6 +124,7 @@ impl Pager {
     pub(crate) fn reserve(&mut self) -> Result<(), Error> {
         self.file.lock(LockLevel::Reserved)?;
         self.journal.clear();
+        self.dirty.clear();
         self.original_count = self.count()?;
         self.spilled = false;
         Ok(())
@@ -135,6 +139,7 @@ impl Pager {
             self.journal.entry(index).or_default();
         }
         self.cache.insert(index, content);
+        self.dirty.insert(index);
         Ok(())
     }
 
@@ -145,15 +150,21 @@ impl Pager {
         self.change(0, page1)
     }
 
-    /// Writes what is dirty into the file in the middle of a transaction.
+    /// Writes what is dirty into the file in the middle of a transaction, and drops it from the
+    /// cache.
     pub(crate) fn spill(&mut self) -> Result<(), Error> {
         self.file.lock(LockLevel::Exclusive)?;
         self.spilled = true;
-        self.write_dirty()
+        for index in self.write_dirty()? {
+            if index != 0 {
+                self.cache.remove(&index);
+            }
+        }
+        Ok(())
     }
 
-    fn write_dirty(&mut self) -> Result<(), Error> {
-        for index in self.journal.keys() {
+    fn write_dirty(&mut self) -> Result<BTreeSet<PageIndex>, Error> {
+        for index in &self.dirty {
             let page = &self.cache[index];
             self.file
                 .write(u64::from(*index) * PAGE_SIZE as u64, page)?;
@@ -161,7 +172,7 @@ impl Pager {
                 self.remembered = Some(page[24..40].try_into().unwrap());
             }
         }
-        Ok(())
+        Ok(std::mem::take(&mut self.dirty))
     }
 
     /// COMMIT. `stay`: another statement keeps SHARED.
@@ -177,7 +188,8 @@ impl Pager {
             }
             Err(error) => {
                 let code = error.sqlite_code();
-                self.play_back();
+                self.play_back()
+                    .expect("a playback after a failure cannot fail");
                 self.file.unlock(LockLevel::Shared);
                 if !stay {
                     self.end();
@@ -213,10 +225,13 @@ impl Pager {
 
     /// ROLLBACK.
     pub(crate) fn rollback(&mut self, stay: bool) {
-        if self.spilled {
-            self.play_back();
-        } else {
+        if !self.spilled {
             self.restore_cache();
+        } else if self.play_back().is_err() {
+            // An upload of what was spilled has failed. SQLite gives up its cache, and goes on from
+            // what the file holds without this transaction.
+            self.cache.clear();
+            self.remembered = None;
         }
         self.file.unlock(LockLevel::Shared);
         if !stay {
@@ -235,23 +250,21 @@ impl Pager {
         drop(self.cache.split_off(&original_count));
     }
 
-    /// A rollback's writes and its SYNC, none of which may fail.
-    fn play_back(&mut self) {
+    /// A rollback's writes and its SYNC.
+    fn play_back(&mut self) -> Result<(), Error> {
         let size = u64::from(self.original_count) * PAGE_SIZE as u64;
-        self.file.truncate(size).expect("truncation of a playback");
+        self.file.truncate(size)?;
         for (index, before) in &self.journal {
             if !before.is_empty() {
                 let offset = u64::from(*index) * PAGE_SIZE as u64;
-                self.file
-                    .write(offset, before)
-                    .expect("write of a playback");
+                self.file.write(offset, before)?;
                 if *index == 0 {
                     self.remembered = Some(before[24..40].try_into().unwrap());
                 }
             }
         }
         self.restore_cache();
-        self.file.sync(None).expect("sync of a playback");
+        self.file.sync(None)
     }
 
     /// Gives up SHARED.

@@ -99,7 +99,7 @@ fn comparable(index: PageIndex, page: &[u8]) -> Vec<u8> {
 }
 
 impl Run {
-    fn new(lag: usize, read_bytes: u64, cache_bytes: u64) -> Self {
+    fn new(lag: usize, read_bytes: u64, cache_bytes: u64, upload_bytes: u64) -> Self {
         let world = World::new();
         {
             let mut state = world.model.state();
@@ -108,8 +108,11 @@ impl Run {
             state.limits.inline_bytes = 3 * 512;
             state.limits.stage_batch_bytes = 2 * 512;
         }
-        let first = world.process();
-        let second = world.process_with(|config| config.cache_bytes = cache_bytes);
+        let first = world.process_with(|config| config.upload_bytes = upload_bytes);
+        let second = world.process_with(|config| {
+            config.cache_bytes = cache_bytes;
+            config.upload_bytes = upload_bytes;
+        });
         let mut pagers: Vec<_> = (0..PAGERS)
             .map(|number| open([&first, &second][number % 2]))
             .collect();
@@ -143,7 +146,7 @@ impl Run {
             Op::Alter if writing => self.alter(who),
             Op::Grow(by) if writing => self.resize(who, |count| count + by),
             Op::Shrink(by) if writing => self.resize(who, |count| count.saturating_sub(*by).max(4)),
-            Op::Spill if writing => self.connections[who].pager.spill().unwrap(),
+            Op::Spill if writing => self.spill(who),
             Op::Commit { stay } if writing => self.commit(who, *stay),
             Op::Rollback { stay } if writing => self.rollback(who, *stay),
             Op::End if open && !writing => self.end(who),
@@ -233,6 +236,14 @@ impl Run {
         connection.dirty.insert(index, page);
     }
 
+    /// A spill that fails fails its statement, and SQLite rolls the transaction back.
+    fn spill(&mut self, who: usize) {
+        if let Err(error) = self.connections[who].pager.spill() {
+            assert_eq!(error.sqlite_code(), SqliteCode::IoErrWrite);
+            self.rollback(who, false);
+        }
+    }
+
     fn alter(&mut self, who: usize) {
         let connection = &mut self.connections[who];
         let mut page1 = connection.pager.page(0).unwrap();
@@ -272,7 +283,9 @@ impl Run {
         let marks = std::mem::take(&mut self.connections[who].marks);
         match ended {
             Ended::Committed => self.committed(who, before),
-            Ended::Failed(SqliteCode::BusySnapshot | SqliteCode::IoErrFsync) => {
+            Ended::Failed(
+                SqliteCode::BusySnapshot | SqliteCode::IoErrFsync | SqliteCode::IoErrWrite,
+            ) => {
                 self.refused.extend(marks);
                 self.undone(who);
             }
@@ -415,8 +428,9 @@ proptest! {
         lag in 0usize..3,
         read_bytes in prop_oneof![Just(512u64), Just(1 << 20)],
         cache_bytes in prop_oneof![Just(0u64), Just(2000), Just(1 << 20)],
+        upload_bytes in prop_oneof![Just(2048u64), Just(4096), Just(1 << 20)],
     ) {
-        let mut run = Run::new(lag, read_bytes, cache_bytes);
+        let mut run = Run::new(lag, read_bytes, cache_bytes, upload_bytes);
         for (who, op) in &ops {
             run.step(*who, op);
         }
