@@ -10,12 +10,14 @@
 //! | [`config`] | what the environment variables say |
 //! | [`environment`] | what the databases of a process share |
 //! | [`system`] | clock, randomness, process id and threads, behind a seam |
+//! | [`descriptor`] | file descriptors that the host may close |
 //! | [`client`] | the blocking client of data plane v2 |
 //! | [`database`] | one open database: snapshot, transaction, page cache |
 
 pub mod client;
 pub mod config;
 pub mod database;
+pub mod descriptor;
 pub mod environment;
 mod per_process;
 pub mod system;

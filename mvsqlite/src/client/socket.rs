@@ -2,11 +2,11 @@
 //!
 //! A request leaves in one packet: its head waits for its body. Timeouts are set only when they
 //! differ by enough to matter. Writes go out with `MSG_NOSIGNAL`, which the standard library's Unix
-//! stream lacks: a server that went away must not end the host process with `SIGPIPE`.
+//! stream lacks: a server that went away must not end the host process with `SIGPIPE`. A socket
+//! that the host closed is not used, whatever has its number now.
 
 use std::io::{self, Read};
 use std::net::TcpStream;
-use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,8 @@ use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, Transport,
 };
 use ureq::{Error, Timeout};
+
+use crate::descriptor::Held;
 
 /// What is collected at most before it is sent, in bytes.
 const PACKET: usize = 16 << 10;
@@ -45,10 +47,9 @@ impl Connector<()> for SocketConnector {
             Some((_, path)) => connect_unix(path, limit)?,
             None => connect_tcp(&details.addrs, limit)?,
         };
-        let socket = off_standard_streams(socket)?;
         let config = details.config;
         Ok(Some(SocketTransport {
-            socket,
+            socket: Held::new(socket)?,
             buffers: LazyBuffers::new(config.input_buffer_size(), config.output_buffer_size()),
             unsent: Vec::new(),
             read_timeout: None,
@@ -89,17 +90,6 @@ fn connect_tcp(addresses: &ResolvedSocketAddrs, limit: Option<Duration>) -> Resu
     Err(failure)
 }
 
-/// A host that closed its standard streams leaves their numbers to whoever comes next: what it then
-/// prints would go into a request.
-fn off_standard_streams(socket: Socket) -> io::Result<Socket> {
-    if socket.as_raw_fd() > libc::STDERR_FILENO {
-        return Ok(socket);
-    }
-    // The standard library's duplicates keep clear of the first three numbers.
-    let duplicate = OwnedFd::from(socket).try_clone()?;
-    Ok(Socket::from(duplicate))
-}
-
 /// What is left of a timeout; `None` is no limit.
 fn limit(timeout: &NextTimeout) -> Option<Duration> {
     timeout.not_zero().map(|left| *left)
@@ -133,7 +123,7 @@ fn close_enough(set: Option<Duration>, wanted: Option<Duration>) -> bool {
 /// One connection.
 #[derive(Debug)]
 pub(super) struct SocketTransport {
-    socket: Socket,
+    socket: Held<Socket>,
     buffers: LazyBuffers,
     /// Handed over by ureq and not yet sent.
     unsent: Vec<u8>,
@@ -145,14 +135,15 @@ pub(super) struct SocketTransport {
 impl SocketTransport {
     fn send_all(&mut self, timeout: &NextTimeout) -> Result<(), Error> {
         let wanted = limit(timeout);
+        let socket = self.socket.get()?;
         if !close_enough(self.write_timeout, wanted) {
-            self.socket.set_write_timeout(wanted)?;
+            socket.set_write_timeout(wanted)?;
             self.write_timeout = wanted;
         }
         let started = Instant::now();
         let mut rest = self.unsent.as_slice();
         while !rest.is_empty() {
-            match self.socket.send_with_flags(rest, libc::MSG_NOSIGNAL) {
+            match socket.send_with_flags(rest, libc::MSG_NOSIGNAL) {
                 Ok(0) => return Err(io::Error::from(io::ErrorKind::WriteZero).into()),
                 Ok(sent) => {
                     rest = &rest[sent..];
@@ -191,14 +182,15 @@ impl Transport for SocketTransport {
             self.send_all(&timeout)?;
         }
         let wanted = limit(&timeout);
+        let socket = self.socket.get()?;
         if !close_enough(self.read_timeout, wanted) {
-            self.socket.set_read_timeout(wanted)?;
+            socket.set_read_timeout(wanted)?;
             self.read_timeout = wanted;
         }
         let input = self.buffers.input_append_buf();
         let started = Instant::now();
         let received = loop {
-            match (&self.socket).read(input) {
+            match (&*socket).read(input) {
                 Err(error) if is_interrupted(&error, started, wanted) => {}
                 Err(error) => return Err(timed_out(error, timeout.reason)),
                 Ok(received) => break received,
@@ -209,11 +201,14 @@ impl Transport for SocketTransport {
     }
 
     fn is_open(&mut self) -> bool {
+        let Ok(socket) = self.socket.get() else {
+            return false;
+        };
         // An idle connection that can be read was closed by the server, or brings what nobody
         // asked for.
         let mut byte = [std::mem::MaybeUninit::uninit()];
         let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
-        let peeked = self.socket.recv_with_flags(&mut byte, flags);
+        let peeked = socket.recv_with_flags(&mut byte, flags);
         self.unsent.is_empty()
             && matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
