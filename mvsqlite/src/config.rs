@@ -54,6 +54,9 @@ pub struct Config {
     /// `MVSQLITE_UPLOAD_BYTES`: the most page content that one transaction keeps in memory. Well
     /// before that the pages that have not been written for the longest time are uploaded.
     pub upload_bytes: u64,
+    /// `MVSQLITE_JOURNAL_BYTES`: how much of a transaction's rollback journal is kept in memory; the
+    /// rest goes to a temporary file.
+    pub journal_bytes: u64,
 }
 
 /// An environment variable that says nothing sensible.
@@ -80,6 +83,7 @@ impl Default for Config {
             prefetch_depth: None,
             transaction_bytes: MOST_TRANSACTION_BYTES,
             upload_bytes: 32 << 20,
+            journal_bytes: 4 << 20,
         }
     }
 }
@@ -127,6 +131,9 @@ impl Config {
         }
         if let Some(bytes) = number("MVSQLITE_UPLOAD_BYTES", get, 1 << 16, 1 << 40)? {
             config.upload_bytes = bytes;
+        }
+        if let Some(bytes) = number("MVSQLITE_JOURNAL_BYTES", get, 1 << 16, 1 << 40)? {
+            config.journal_bytes = bytes;
         }
         refuse_exclusive(get("MVSQLITE_CONCURRENCY"))?;
         Ok(config)

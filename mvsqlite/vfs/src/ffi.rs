@@ -126,9 +126,12 @@ pub mod code {
     pub const NOMEM: c_int = 7;
     pub const IOERR: c_int = 10;
     pub const NOTFOUND: c_int = 12;
+    pub const FULL: c_int = 13;
     pub const CANTOPEN: c_int = 14;
     pub const IOERR_READ: c_int = IOERR | 1 << 8;
     pub const IOERR_SHORT_READ: c_int = IOERR | 2 << 8;
+    pub const IOERR_WRITE: c_int = IOERR | 3 << 8;
+    pub const IOERR_TRUNCATE: c_int = IOERR | 6 << 8;
     pub const IOERR_DELETE_NOENT: c_int = IOERR | 23 << 8;
 }
 
@@ -139,11 +142,8 @@ pub mod open {
     pub const READONLY: c_int = 0x1;
     pub const READWRITE: c_int = 0x2;
     pub const CREATE: c_int = 0x4;
-    pub const DELETEONCLOSE: c_int = 0x8;
-    pub const EXCLUSIVE: c_int = 0x10;
     pub const MEMORY: c_int = 0x80;
     pub const MAIN_DB: c_int = 0x100;
-    pub const TEMP_JOURNAL: c_int = 0x1000;
     pub const MAIN_JOURNAL: c_int = 0x800;
     pub const SUPER_JOURNAL: c_int = 0x4000;
     pub const WAL: c_int = 0x8_0000;
@@ -247,6 +247,9 @@ mod tests {
             (code::NOMEM, header::SQLITE_NOMEM),
             (code::IOERR, header::SQLITE_IOERR),
             (code::NOTFOUND, header::SQLITE_NOTFOUND),
+            (code::FULL, header::SQLITE_FULL),
+            (code::IOERR_WRITE, header::SQLITE_IOERR_WRITE),
+            (code::IOERR_TRUNCATE, header::SQLITE_IOERR_TRUNCATE),
             (code::CANTOPEN, header::SQLITE_CANTOPEN),
             (code::IOERR_READ, header::SQLITE_IOERR_READ),
             (code::IOERR_SHORT_READ, header::SQLITE_IOERR_SHORT_READ),
@@ -254,12 +257,9 @@ mod tests {
             (open::READONLY, header::SQLITE_OPEN_READONLY),
             (open::READWRITE, header::SQLITE_OPEN_READWRITE),
             (open::CREATE, header::SQLITE_OPEN_CREATE),
-            (open::DELETEONCLOSE, header::SQLITE_OPEN_DELETEONCLOSE),
-            (open::EXCLUSIVE, header::SQLITE_OPEN_EXCLUSIVE),
             (open::MEMORY, header::SQLITE_OPEN_MEMORY),
             (open::MAIN_DB, header::SQLITE_OPEN_MAIN_DB),
             (open::MAIN_JOURNAL, header::SQLITE_OPEN_MAIN_JOURNAL),
-            (open::TEMP_JOURNAL, header::SQLITE_OPEN_TEMP_JOURNAL),
             (open::SUPER_JOURNAL, header::SQLITE_OPEN_SUPER_JOURNAL),
             (open::WAL, header::SQLITE_OPEN_WAL),
             (lock::NONE, header::SQLITE_LOCK_NONE),

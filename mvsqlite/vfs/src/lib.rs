@@ -43,6 +43,7 @@ mod private_file;
 mod registration;
 mod routines;
 mod super_journal;
+mod temporary_file;
 mod vfs;
 
 pub use api::{Api, MissingFunction};

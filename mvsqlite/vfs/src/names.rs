@@ -75,6 +75,16 @@ impl Names {
         }
     }
 
+    /// How much of a journal stays in memory, in bytes.
+    pub(crate) fn journal_bytes(&self) -> usize {
+        let config = match self {
+            Self::Ready(environment) => environment.config(),
+            // No journal is ever opened.
+            Self::Broken(..) => return 0,
+        };
+        usize::try_from(config.journal_bytes).unwrap_or(usize::MAX)
+    }
+
     /// What a name stands for.
     pub(crate) fn role(&self, name: &str) -> Role {
         let journal = name

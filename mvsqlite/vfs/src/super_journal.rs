@@ -182,11 +182,10 @@ impl SuperJournals {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::ptr;
 
     fn journals() -> SuperJournals {
         let journals = SuperJournals::default();
-        journals.create("a-mj", Journal::new(ptr::null_mut()));
+        journals.create("a-mj", Journal::new(1000));
         journals
     }
 

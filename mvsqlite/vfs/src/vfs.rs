@@ -170,7 +170,7 @@ impl<'a> FileToOpen<'a> {
                                and writers never wait for each other";
                 return Err(Failure::new(code::CANTOPEN, message));
             }
-            Self::Journal => Arc::new(Mutex::new(Journal::new(vfs.base))),
+            Self::Journal => Arc::new(Mutex::new(Journal::new(vfs.names.journal_bytes()))),
             Self::SuperJournal(name) => super_journal(vfs, name, flags)?,
         };
         // SAFETY: the caller's.
@@ -183,7 +183,7 @@ impl<'a> FileToOpen<'a> {
 fn super_journal(vfs: &Vfs, name: &str, flags: c_int) -> Result<SharedJournal, Failure> {
     let journals = vfs.super_journals();
     if flags & open::CREATE != 0 {
-        return Ok(journals.create(name, Journal::new(vfs.base)));
+        return Ok(journals.create(name, Journal::new(vfs.names.journal_bytes())));
     }
     journals.open(name).ok_or_else(|| {
         let message = format!("there is no super-journal '{name}' in this process");

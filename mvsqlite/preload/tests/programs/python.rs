@@ -5,10 +5,18 @@ use crate::server::server;
 
 /// Runs a script with the store's URL set; it must print "done" at its end.
 fn python(name: &str, script: &str) {
+    python_with(name, &[], script);
+}
+
+/// As [`python`], with more variables.
+fn python_with(name: &str, variables: &[(&str, &str)], script: &str) {
     server().store.create(name);
     let script = format!("import sqlite3, sys\nNAME = {name:?}\n{script}\nprint('done')");
     let mut python =
         Program::new("python3", &["-c", &script]).env("MVSQLITE_DATA_PLANE", &server().url);
+    for (variable, value) in variables {
+        python = python.env(variable, value);
+    }
     assert_eq!(python.run().printed(), "done");
     assert!(python.files().is_empty());
 }
@@ -378,4 +386,156 @@ assert os.listdir(d) in (['main.db'], ['main.db', 'main.db-journal'], ['main.db-
             .env("MVSQLITE_DB_NAME_MAP", &map);
         assert_eq!(python.run().printed(), "done", "{mode}");
     }
+}
+
+/// A program that becomes a daemon closes every descriptor it does not know. Our connection was
+/// among them; its number went to a file of the program's, and the next request was written there.
+#[test]
+fn a_file_that_gets_the_number_of_our_closed_socket_is_left_alone() {
+    python(
+        "py-closed-socket",
+        "
+import os, tempfile
+c = sqlite3.connect(NAME, isolation_level=None)
+c.execute('CREATE TABLE t(v)')
+os.closerange(3, 1000)
+files = [tempfile.TemporaryFile() for _ in range(20)]
+for f in files:
+    f.write(b'mine')
+    f.flush()
+for i in range(10):
+    c.execute('INSERT INTO t VALUES(?)', (i,))
+del c
+for f in files:
+    f.seek(0)
+    assert f.read() == b'mine'
+    f.write(b'!')
+    f.flush()
+assert sqlite3.connect(NAME).execute('SELECT count(*) FROM t').fetchone() == (10,)
+",
+    );
+}
+
+/// As above, of a connection to which a socket of the program's became the successor: our request
+/// would have gone to whoever is at its other end.
+#[test]
+fn a_socket_that_gets_the_number_of_ours_is_left_alone() {
+    python(
+        "py-other-socket",
+        "
+import os, socket
+c = sqlite3.connect(NAME, isolation_level=None)
+c.execute('CREATE TABLE t(v)')
+os.closerange(3, 1000)
+pairs = [socket.socketpair() for _ in range(10)]
+c.execute('INSERT INTO t VALUES(1)')
+for a, b in pairs:
+    for end in (a, b):
+        end.setblocking(False)
+        try:
+            assert not end.recv(1)
+            raise AssertionError('closed')
+        except BlockingIOError:
+            pass
+assert c.execute('SELECT count(*) FROM t').fetchone() == (1,)
+",
+    );
+}
+
+#[test]
+fn a_file_that_gets_the_number_of_a_spilled_journal_is_left_alone() {
+    python_with(
+        "py-closed-journal",
+        &[("MVSQLITE_JOURNAL_BYTES", "65536")],
+        "
+import os, tempfile
+c = sqlite3.connect(NAME, isolation_level=None)
+c.execute('CREATE TABLE t(v, body)')
+c.execute('WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<2000)'
+          ' INSERT INTO t SELECT i, zeroblob(1000) FROM n')
+c.execute('BEGIN')
+c.execute('UPDATE t SET v = -v WHERE v <= 1000')
+os.closerange(3, 1000)
+files = [tempfile.TemporaryFile() for _ in range(20)]
+for f in files:
+    f.write(b'mine')
+    f.flush()
+try:
+    c.execute('UPDATE t SET v = -v WHERE v > 1000')
+    raise AssertionError('the journal is gone')
+except sqlite3.OperationalError as e:
+    pass
+if c.in_transaction:
+    c.execute('ROLLBACK')
+for f in files:
+    f.seek(0)
+    assert f.read() == b'mine'
+assert c.execute('SELECT min(v), count(*) FROM t').fetchone() == (1, 2000)
+c.execute('UPDATE t SET v = -v')
+assert sqlite3.connect(NAME).execute('SELECT min(v) FROM t').fetchone() == (-2000,)
+for f in files:
+    f.write(b'!')
+    f.flush()
+",
+    );
+}
+
+#[test]
+fn threads_and_batches_that_are_under_way_end_with_the_process() {
+    python_with(
+        "py-quiet-end",
+        &[("MVSQLITE_UPLOAD_BYTES", "262144")],
+        "
+c = sqlite3.connect(NAME, isolation_level=None)
+c.execute('PRAGMA cache_size=10')
+c.execute('CREATE TABLE t(body)')
+c.execute('BEGIN')
+c.executemany('INSERT INTO t VALUES(?)', ((bytes(5000),) for _ in range(1000)))
+assert sqlite3.connect(NAME).execute('SELECT count(*) FROM t').fetchone() == (0,)
+",
+    );
+}
+
+#[test]
+fn a_child_forked_in_a_large_transaction_is_refused_and_goes_on_with_its_own() {
+    python_with(
+        "py-large-fork",
+        &[
+            ("MVSQLITE_UPLOAD_BYTES", "262144"),
+            ("MVSQLITE_JOURNAL_BYTES", "65536"),
+        ],
+        "
+import os
+c = sqlite3.connect(NAME, isolation_level=None)
+c.execute('PRAGMA cache_size=10')
+c.execute('CREATE TABLE t(v, body)')
+insert = 'INSERT INTO t VALUES(?, zeroblob(5000))'
+c.executemany(insert, ((i,) for i in range(500)))
+c.execute('BEGIN')
+c.execute('UPDATE t SET v = v + 1')
+pid = os.fork()
+if pid == 0:
+    try:
+        c.execute('UPDATE t SET v = v + 1')
+        c.execute('COMMIT')
+        os._exit(1)
+    except sqlite3.Error:
+        pass
+    try:
+        d = sqlite3.connect(NAME, isolation_level=None)
+        d.execute('PRAGMA cache_size=10')
+        d.execute('CREATE TABLE IF NOT EXISTS u(body)')
+        d.execute('BEGIN')
+        d.executemany('INSERT INTO u VALUES(?)', ((bytes(5000),) for _ in range(300)))
+        d.execute('ROLLBACK')
+        os._exit(0)
+    except BaseException as e:
+        print(e, file=sys.stderr)
+        os._exit(1)
+assert os.waitpid(pid, 0)[1] == 0
+c.execute('UPDATE t SET v = v + 1')
+c.execute('ROLLBACK')
+assert c.execute('SELECT sum(v) FROM t').fetchone() == (sum(range(500)),)
+",
+    );
 }

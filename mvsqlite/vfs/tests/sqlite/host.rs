@@ -119,7 +119,13 @@ impl Host {
             assert_eq!(set, ffi::SQLITE_OK);
             let store = Arc::new(ModelStore::new());
             let system = Arc::new(Os::new());
-            let environment = Environment::with_transport(Config::default(), store.clone(), system);
+            // So little that these tests take the way of large transactions too.
+            let config = Config {
+                upload_bytes: 256 << 10,
+                journal_bytes: 64 << 10,
+                ..Config::default()
+            };
+            let environment = Environment::with_transport(config, store.clone(), system);
             // SAFETY: the functions of the SQLite that is linked in.
             let api = unsafe { Api::from_symbols(linked) }.unwrap();
             let vfs = Vfs::register(api, Ok(environment), false).unwrap();

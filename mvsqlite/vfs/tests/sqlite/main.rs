@@ -8,6 +8,7 @@ mod bugs;
 mod files;
 mod functions;
 mod host;
+mod large;
 mod maintenance;
 mod model_store;
 mod page_sizes;

@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use mvsqlite::client::{Reply, Request, Transport, TransportError};
+use mvsqlite_protocol::page::staged_sum;
 use mvsqlite_protocol::v2::{self, *};
 use mvsqlite_protocol::{
     Code, IdempotencyKey, Incarnation, Moment, NamespaceId, PageImage, PageIndex, PageSet, Problem,
@@ -23,6 +24,7 @@ struct State {
     clock: u64,
     namespaces: HashMap<String, Namespace>,
     stages: HashMap<StageId, BTreeMap<PageIndex, Vec<u8>>>,
+    last_stage: u128,
     /// Calls that panic, as a bug in the client would: (key, call).
     bugs: HashSet<(String, &'static str)>,
     /// The pages of each `read` that was answered, by key.
@@ -159,7 +161,7 @@ impl State {
         match call {
             "begin" => reply(&self.namespace(key)?.begin(&request(body)?, now)),
             "resolve" => reply(&self.namespace(key)?.resolve(&request(body)?, now)?),
-            "read" => self.namespace(key)?.read(&request(body)?),
+            "read" => self.read(key, &request(body)?),
             "stage" => reply(&self.stage(request(body)?, now)),
             "commit" => reply(&self.commit(key, request(body)?)?),
             "settle" => reply(&self.namespace(key)?.settle(&request(body)?, now)),
@@ -167,9 +169,27 @@ impl State {
         }
     }
 
+    fn read(&mut self, key: &str, request: &ReadRequest) -> Result<Vec<u8>, Problem> {
+        let own = request.stage.map(|stage| self.stages[&stage].clone());
+        let own = own.unwrap_or_default();
+        let namespace = self.namespace(key)?;
+        let mut body = Vec::new();
+        for index in request.pages.iter() {
+            let mut image = namespace.image(index, request.version);
+            if let Some(page) = own.get(&index) {
+                image.data = Some(page.clone().into());
+                image.from = request.version;
+            }
+            body.extend(reply(&image)?);
+        }
+        Ok(body)
+    }
+
     fn stage(&mut self, request: StageRequest, read_version: ReadVersion) -> StageReply {
-        let fresh = StageId::from_bytes(u128::from(self.stages.len() as u64).to_be_bytes());
-        let stage = request.stage.unwrap_or(fresh);
+        let stage = request.stage.unwrap_or_else(|| {
+            self.last_stage += 1;
+            StageId::from_bytes(self.last_stage.to_be_bytes())
+        });
         let pages = self.stages.entry(stage).or_default();
         for index in request.unstage.iter() {
             pages.remove(&index);
@@ -177,9 +197,7 @@ impl State {
         for page in request.pages {
             pages.insert(page.index, page.data.into_vec());
         }
-        let sums = pages
-            .iter()
-            .map(|(i, d)| mvsqlite_protocol::page::staged_sum(*i, d));
+        let sums = pages.iter().map(|(i, d)| staged_sum(*i, d));
         StageReply {
             stage,
             count: pages.len() as u64,
@@ -190,7 +208,13 @@ impl State {
 
     fn commit(&mut self, key: &str, request: CommitRequest) -> Result<CommitReply, Problem> {
         let mut pages: BTreeMap<PageIndex, Vec<u8>> = match request.stage {
-            Some(stage) => self.stages.remove(&stage.stage).unwrap_or_default(),
+            Some(stage) => {
+                let pages = self.stages.remove(&stage.stage).unwrap_or_default();
+                let sums = pages.iter().map(|(i, d)| staged_sum(*i, d));
+                let sum = sums.fold(0, |a, b| a ^ b);
+                assert_eq!((stage.count, stage.sum), (pages.len() as u64, sum));
+                pages
+            }
             None => BTreeMap::new(),
         };
         let inline = request.pages.into_iter();
@@ -296,14 +320,6 @@ impl Namespace {
             page_size: self.page_size(version),
             limits: LIMITS,
         })
-    }
-
-    fn read(&self, request: &ReadRequest) -> Result<Vec<u8>, Problem> {
-        let mut body = Vec::new();
-        for index in request.pages.iter() {
-            body.extend(reply(&self.image(index, request.version))?);
-        }
-        Ok(body)
     }
 
     fn settle(&mut self, request: &SettleRequest, read_version: ReadVersion) -> SettleReply {
