@@ -123,6 +123,8 @@ impl Host {
             let config = Config {
                 upload_bytes: 256 << 10,
                 journal_bytes: 64 << 10,
+                // No test is to push out what another one has fetched.
+                cache_bytes: 1 << 30,
                 ..Config::default()
             };
             let environment = Environment::with_transport(config, store.clone(), system);
