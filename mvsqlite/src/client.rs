@@ -7,6 +7,7 @@ mod commit;
 mod data_plane;
 mod error;
 mod http;
+mod lease;
 mod retry;
 mod socket;
 mod stage;

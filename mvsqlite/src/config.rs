@@ -57,6 +57,9 @@ pub struct Config {
     /// `MVSQLITE_JOURNAL_BYTES`: how much of a transaction's rollback journal is kept in memory; the
     /// rest goes to a temporary file.
     pub journal_bytes: u64,
+    /// `MVSQLITE_CONCURRENCY=exclusive`: writers take the write lease on every namespace, not only on
+    /// those in exclusive mode.
+    pub exclusive: bool,
 }
 
 /// An environment variable that says nothing sensible.
@@ -84,6 +87,7 @@ impl Default for Config {
             transaction_bytes: MOST_TRANSACTION_BYTES,
             upload_bytes: 32 << 20,
             journal_bytes: 4 << 20,
+            exclusive: false,
         }
     }
 }
@@ -135,7 +139,7 @@ impl Config {
         if let Some(bytes) = number("MVSQLITE_JOURNAL_BYTES", get, 1 << 16, 1 << 40)? {
             config.journal_bytes = bytes;
         }
-        refuse_exclusive(get("MVSQLITE_CONCURRENCY"))?;
+        config.exclusive = exclusive(get("MVSQLITE_CONCURRENCY"))?;
         Ok(config)
     }
 
@@ -297,14 +301,16 @@ fn page_size(value: Option<String>) -> Result<Option<u32>, ConfigError> {
     }
 }
 
-/// A program that asks for the exclusive mode relies on COMMIT never failing: it must not get the
-/// optimistic one quietly.
-fn refuse_exclusive(value: Option<String>) -> Result<(), ConfigError> {
+/// Which way of keeping writers apart is asked for.
+fn exclusive(value: Option<String>) -> Result<bool, ConfigError> {
     const VARIABLE: &str = "MVSQLITE_CONCURRENCY";
     match value.as_deref().map(str::trim) {
-        None | Some("optimistic") => Ok(()),
-        Some("exclusive") => bad(VARIABLE, "'exclusive' is not supported yet"),
-        Some(other) => bad(VARIABLE, format!("'{other}': expected optimistic")),
+        None | Some("optimistic") => Ok(false),
+        Some("exclusive") => Ok(true),
+        Some(other) => bad(
+            VARIABLE,
+            format!("'{other}': expected optimistic or exclusive"),
+        ),
     }
 }
 
@@ -366,7 +372,7 @@ mod tests {
             ("MVSQLITE_HTTP_TIMEOUT_SECS", "0", "from 1 to"),
             ("MVSQLITE_SECTOR_SIZE", "65536", "power of two"),
             ("MVSQLITE_SECTOR_SIZE", "5000", "power of two"),
-            ("MVSQLITE_CONCURRENCY", "exclusive", "not supported yet"),
+            ("MVSQLITE_CONCURRENCY", "serial", "or exclusive"),
         ];
         for (variable, value, message) in cases {
             let variables = [("MVSQLITE_DATA_PLANE", "http://x:1"), (variable, value)];

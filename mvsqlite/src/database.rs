@@ -9,11 +9,12 @@
 //!   served change counter on;
 //! - the counter served at SHARED differs from what SQLite remembers whenever its cache may hold
 //!   anything but the snapshot;
-//! - plain `SQLITE_BUSY` is never an answer: SQLite would keep the dead transaction open;
+//! - plain `SQLITE_BUSY` is never an answer but to RESERVED, where SQLite's busy handler waits for
+//!   the write lease: at COMMIT SQLite would keep the dead transaction open;
 //! - what is not stored is never reported as committed: where a commit and the end of a rollback
 //!   cannot be told apart, writing fails before.
 //!
-//! Not here: transactions over several databases of ours (refused), the write lease.
+//! Not here: transactions over several databases of ours (refused).
 
 mod cache;
 mod code;
@@ -21,7 +22,9 @@ mod committing;
 mod connection;
 mod counter;
 mod error;
+mod exclusive;
 mod fetching;
+mod lease;
 mod lock;
 mod locking;
 mod page1;
@@ -43,6 +46,8 @@ pub(crate) use cache::PageCache;
 pub use code::SqliteCode;
 pub(crate) use connection::{FileId, Writers};
 pub use error::{Cause, Error, Operation};
+pub(crate) use lease::Claim;
+pub use lease::sleep_for_lease;
 pub use lock::LockLevel;
 pub use prefetch::PrefetchMetrics;
 pub(crate) use prefetch::fetcher::Fetcher;
@@ -116,6 +121,8 @@ pub struct DatabaseFile {
     read_set: PageSet,
     prefetch: Prefetch,
     last_known: Option<Version>,
+    /// To the write lease, from the first time that one is asked for.
+    claim: Option<Arc<Claim>>,
     /// What was last reported to the connection's writers.
     reported: Option<Progress>,
     /// What `PRAGMA page_size` last asked for.
@@ -206,6 +213,7 @@ impl DatabaseFile {
             counter,
             read_set: PageSet::new(),
             prefetch,
+            claim: None,
             reported: None,
             asked_page_size: None,
             last_error: None,
@@ -344,6 +352,7 @@ impl DatabaseFile {
 
 impl Drop for DatabaseFile {
     fn drop(&mut self) {
+        self.give_up_lease();
         self.retire();
     }
 }

@@ -12,6 +12,7 @@ use mvsqlite_protocol::name::NameError;
 use crate::client::{DataPlane, HttpTransport, Transport};
 use crate::config::{Config, ConfigError};
 use crate::database::{Fetcher, FileId, PageCache, Writers};
+use crate::keeper::Keeper;
 use crate::per_process::PerProcess;
 use crate::system::{Os, System};
 use crate::workers::Workers;
@@ -30,6 +31,7 @@ pub(crate) struct Shared {
     pub(crate) cache: Mutex<PageCache>,
     pub(crate) fetcher: Arc<Fetcher>,
     pub(crate) workers: Workers,
+    pub(crate) keeper: Keeper,
     writers: Mutex<Writers>,
 }
 
@@ -67,6 +69,7 @@ impl Environment {
             workers: Workers::new(Arc::clone(&threads)),
             cache: Mutex::new(PageCache::new(cache_bytes)),
             fetcher: Arc::default(),
+            keeper: Keeper::default(),
             writers: Mutex::default(),
         };
         Arc::new(Self {

@@ -19,6 +19,7 @@ pub mod config;
 pub mod database;
 pub mod descriptor;
 pub mod environment;
+mod keeper;
 mod per_process;
 pub mod system;
 mod workers;
@@ -26,7 +27,7 @@ mod workers;
 pub use config::{Config, ConfigError};
 pub use database::{
     ConnectionId, DatabaseFile, Error, LockLevel, OpenOptions, Pragma, PrefetchMetrics, Read,
-    SqliteCode,
+    SqliteCode, sleep_for_lease,
 };
 pub use environment::Environment;
 pub use per_process::PerProcess;

@@ -107,7 +107,7 @@ impl DataPlane {
     }
 
     /// A call that may be sent as often as one likes.
-    fn call<Q: Serialize, R>(
+    pub(super) fn call<Q: Serialize, R>(
         &self,
         key: &NamespaceKey,
         call: &str,

@@ -6,6 +6,8 @@
 pub enum SqliteCode {
     /// `SQLITE_ERROR`: what was asked is not possible here.
     Error = 1,
+    /// `SQLITE_BUSY`: another writer has the lease; the busy handler may wait for it.
+    Busy = 5,
     /// `SQLITE_READONLY`.
     ReadOnly = 8,
     /// `SQLITE_FULL`: the transaction or the store is too large.

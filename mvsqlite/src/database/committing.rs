@@ -261,6 +261,7 @@ impl DatabaseFile {
             transaction.phase = Phase::Committed;
         } else {
             let reply = self.send(&changes)?;
+            self.lease_returned();
             self.install(changes, reply);
         }
         self.counter.committed(counter);
@@ -272,6 +273,7 @@ impl DatabaseFile {
     fn send(&mut self, changes: &Changes) -> Result<CommitReply, Cause> {
         let mut key = [0; IdempotencyKey::LEN];
         self.remote.env.system().fill_random(&mut key)?;
+        let lease = self.lease_in_use();
         let Some(transaction) = &mut self.transaction else {
             return Err(Cause::Misuse("a commit without a transaction"));
         };
@@ -286,7 +288,7 @@ impl DatabaseFile {
             pages: changes.inline.iter().map(page_data).collect(),
             stage: changes.stage,
             incarnation: Some(snapshot.identity.incarnation),
-            lease: None,
+            lease,
         };
         let plane = self.remote.env.plane();
         let staged = changes.stage.map_or(0, |stage| stage.count);

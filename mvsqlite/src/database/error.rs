@@ -84,9 +84,16 @@ pub enum Cause {
     /// The database was opened for reading.
     #[error("it was opened read-only")]
     ReadOnly,
-    /// The namespace is in exclusive mode, which this client cannot write in yet.
-    #[error("the namespace is in exclusive mode, in which this client can only read")]
-    ExclusiveMode,
+    /// Another writer has the namespace's lease.
+    #[error(
+        "another writer is at work; set a busy timeout to wait for it, or run the transaction again"
+    )]
+    LeaseBusy,
+    /// The lease is there, but others wrote since the transaction began to read.
+    #[error(
+        "others have committed since this transaction began to read; roll back and run it again, and begin it with BEGIN IMMEDIATE if it is going to write"
+    )]
+    Overtaken,
     /// The connection never gives up its locks.
     #[error(
         "the connection is in exclusive locking mode, which is not supported; set PRAGMA locking_mode=NORMAL"
@@ -221,11 +228,14 @@ impl Error {
     pub fn sqlite_code(&self) -> SqliteCode {
         match &self.0.cause {
             Cause::Call(call) => self.code_of_call(call),
-            Cause::Conflict { .. } | Cause::StaleSnapshot => SqliteCode::BusySnapshot,
+            Cause::Conflict { .. } | Cause::StaleSnapshot | Cause::Overtaken => {
+                SqliteCode::BusySnapshot
+            }
+            Cause::LeaseBusy => SqliteCode::Busy,
             Cause::OutcomeUnknown(_) => SqliteCode::IoErrCommitAtomic,
             Cause::NotCommitted(_) => SqliteCode::IoErrFsync,
             Cause::Replaced => SqliteCode::ReadOnlyDbMoved,
-            Cause::Immutable | Cause::ReadOnly | Cause::ExclusiveMode => SqliteCode::ReadOnly,
+            Cause::Immutable | Cause::ReadOnly => SqliteCode::ReadOnly,
             Cause::PageSizeUnsupported(_)
             | Cause::PageSizeChange { .. }
             | Cause::SecondDatabase { .. } => SqliteCode::Error,
@@ -262,6 +272,12 @@ impl Error {
             Code::SnapshotTooOld if self.0.operation == Operation::Commit => {
                 SqliteCode::BusySnapshot
             }
+            // Before anything is written it can be waited for. At COMMIT nothing was committed, because
+            // another holds the lease or this transaction lost it, and running it again cures that.
+            Code::Locked => match self.0.operation {
+                Operation::Reserve => SqliteCode::Busy,
+                _ => SqliteCode::BusySnapshot,
+            },
             Code::TooLarge | Code::StorageFull => SqliteCode::Full,
             Code::ReadOnly => SqliteCode::ReadOnly,
             Code::BadPages => SqliteCode::NotADatabase,

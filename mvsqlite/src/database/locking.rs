@@ -1,6 +1,5 @@
 //! Locks: a snapshot at SHARED, a write transaction from RESERVED on.
 
-use mvsqlite_protocol::v2::Concurrency;
 use mvsqlite_protocol::{Moment, Version};
 
 use super::connection::Progress;
@@ -10,11 +9,12 @@ use super::write_set::WriteSet;
 use super::{DatabaseFile, Phase, Transaction};
 
 impl DatabaseFile {
-    /// `xLock`. From no lock to [`LockLevel::Shared`] takes a snapshot, one request; the higher
-    /// levels are granted without one.
+    /// `xLock`. From no lock to [`LockLevel::Shared`] takes a snapshot, one request. In exclusive mode
+    /// [`LockLevel::Reserved`] takes the write lease, another one; the rest is granted without.
     ///
     /// # Errors
-    /// If no snapshot could be taken, or it cannot be written on.
+    /// If no snapshot could be taken, or it cannot be written on. [`super::SqliteCode::Busy`] if another
+    /// has the write lease: SQLite's busy handler waits then, and a new snapshot is taken.
     pub fn lock(&mut self, level: LockLevel) -> Result<(), Error> {
         if level <= self.level {
             return Ok(());
@@ -78,14 +78,16 @@ impl DatabaseFile {
         let Some(transaction) = &mut self.transaction else {
             return Err(Cause::Misuse("RESERVED without SHARED"));
         };
-        if transaction.mode != Concurrency::Optimistic {
-            return Err(Cause::ExclusiveMode);
-        }
         if transaction.stale {
             return Err(Cause::StaleSnapshot);
         }
-        if transaction.own.is_some() {
+        let has_own = transaction.own.is_some();
+        let lease = self.take_lease()?;
+        if has_own {
             self.move_to_own_commit()?;
+        }
+        if let Some(lease) = &lease {
+            self.use_lease(lease)?;
         }
         let Some(transaction) = &mut self.transaction else {
             return Err(Cause::Misuse("RESERVED without SHARED"));
@@ -135,6 +137,7 @@ impl DatabaseFile {
             Phase::Writing(_) | Phase::Doomed { .. } => self.counter.spoil(),
             Phase::Committed | Phase::Finished => {}
         }
+        self.end_lease_use();
         self.retire();
     }
 }

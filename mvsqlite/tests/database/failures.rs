@@ -2,7 +2,6 @@
 
 use mvsqlite::database::Cause;
 use mvsqlite::{ConnectionId, DatabaseFile, LockLevel, OpenOptions, SqliteCode};
-use mvsqlite_protocol::v2::Concurrency;
 use mvsqlite_protocol::{NamespaceId, Version};
 
 use crate::model::{Fault, KEY};
@@ -363,20 +362,6 @@ fn a_write_that_failed_fails_the_commit_too_if_sqlite_goes_on() {
     assert_eq!(world.model.state().head(), head);
     pager.file.unlock(LockLevel::None);
     pager.begin().unwrap();
-    pager.end();
-}
-
-#[test]
-fn a_namespace_in_exclusive_mode_can_be_read_but_not_written() {
-    let world = World::new();
-    let mut pager = open(&world.process());
-    create(&mut pager, 2);
-    world.model.state().mode = Concurrency::Exclusive;
-    pager.begin().unwrap();
-    assert_eq!(pager.page(1).unwrap(), page_with(1));
-    let error = pager.reserve().unwrap_err();
-    assert_eq!(error.sqlite_code(), SqliteCode::ReadOnly);
-    assert!(error.to_string().contains("exclusive mode"), "{error}");
     pager.end();
 }
 

@@ -1,6 +1,8 @@
 //! What is not ours goes to the VFS that was the host's default, unchanged.
 
 use std::ffi::{c_char, c_double, c_int, c_void};
+use std::panic::catch_unwind;
+use std::time::Duration;
 
 use crate::failure;
 use crate::ffi::{AnyFunction, code, sqlite3_file, sqlite3_vfs};
@@ -134,7 +136,12 @@ pub(crate) unsafe extern "C" fn randomness(
     }
 }
 
+/// Sleeps, except that SQLite's busy handler is woken when what it waits for is there.
 pub(crate) unsafe extern "C" fn sleep(raw: *mut sqlite3_vfs, microseconds: c_int) -> c_int {
+    let duration = Duration::from_micros(u64::try_from(microseconds).unwrap_or(0));
+    if let Ok(true) = catch_unwind(|| mvsqlite::sleep_for_lease(duration)) {
+        return microseconds;
+    }
     // SAFETY: SQLite's call, passed on.
     unsafe {
         let base = base(raw);

@@ -104,6 +104,10 @@ pub(crate) fn guarded_code(
 fn report(api: &Api, failure: &Failure) {
     // At the end of a thread its locals are gone; the log line below is still written.
     let _ = LAST_MESSAGE.try_with(|last| last.borrow_mut().clone_from(&failure.message));
+    // SQLite does not log what its busy handler waits for either.
+    if failure.code == code::BUSY {
+        return;
+    }
     api.log(failure.code, &failure.message);
     if echoed() {
         // Whoever asked for it may have closed it.

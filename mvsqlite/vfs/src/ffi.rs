@@ -123,6 +123,7 @@ pub mod code {
 
     pub const OK: c_int = 0;
     pub const ERROR: c_int = 1;
+    pub const BUSY: c_int = 5;
     pub const NOMEM: c_int = 7;
     pub const IOERR: c_int = 10;
     pub const NOTFOUND: c_int = 12;
@@ -244,6 +245,7 @@ mod tests {
         let pairs = [
             (code::OK, header::SQLITE_OK),
             (code::ERROR, header::SQLITE_ERROR),
+            (code::BUSY, header::SQLITE_BUSY),
             (code::NOMEM, header::SQLITE_NOMEM),
             (code::IOERR, header::SQLITE_IOERR),
             (code::NOTFOUND, header::SQLITE_NOTFOUND),
