@@ -8,6 +8,10 @@ use serde::{Deserialize, Serialize};
 use crate::version::Version;
 
 /// The name of a namespace: 1 to 255 bytes of `A-Z a-z 0-9 . _ / -`.
+///
+/// The original takes more, and its programs may have made more: [`NamespaceKey::of_original`]. Such
+/// keys come in through protocol v1 and the admin API only; in messages and names of ours they are
+/// refused.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct NamespaceKey(String);
@@ -25,6 +29,10 @@ pub enum NameError {
         /// Its length in bytes.
         len: usize,
     },
+    /// Longer than [`NamespaceKey::MAX_ORIGINAL_LEN`], or not of visible ASCII, where the original's
+    /// keys are taken.
+    #[error("a namespace key is made of 1 to {max} visible ASCII characters", max = NamespaceKey::MAX_ORIGINAL_LEN)]
+    NotVisible,
     /// A character that keys do not have.
     #[error("a namespace key is made of A-Z a-z 0-9 . _ / - only, not of {character:?}")]
     Character {
@@ -42,6 +50,22 @@ pub enum NameError {
 impl NamespaceKey {
     /// The longest key, in bytes.
     pub const MAX_LEN: usize = 255;
+    /// The longest key of the original's that is taken, in bytes.
+    pub const MAX_ORIGINAL_LEN: usize = 1024;
+
+    /// Takes a key of the original's: 1 to [`Self::MAX_ORIGINAL_LEN`] visible ASCII characters, spaces
+    /// among them.
+    ///
+    /// # Errors
+    /// If it is empty, too long or made of anything else.
+    pub fn of_original(key: impl Into<String>) -> Result<Self, NameError> {
+        let key = key.into();
+        let visible = |byte: u8| byte == b' ' || byte.is_ascii_graphic();
+        if !(1..=Self::MAX_ORIGINAL_LEN).contains(&key.len()) || !key.bytes().all(visible) {
+            return Err(NameError::NotVisible);
+        }
+        Ok(Self(key))
+    }
 
     /// The key as text.
     pub fn as_str(&self) -> &str {
@@ -145,6 +169,17 @@ mod tests {
         let name: DatabaseName = "//var/lib/x.db".parse().unwrap();
         assert_eq!(name.namespace.as_str(), "var/lib/x.db");
         assert_eq!(name.moment, None);
+    }
+
+    #[test]
+    fn keys_of_the_original_may_have_any_visible_character() {
+        for key in ["app:903be2.00", "a b@c", "x", &"y".repeat(1024)] {
+            assert_eq!(NamespaceKey::of_original(key).unwrap().as_str(), key);
+        }
+        for key in ["", "a\tb", "a\nb", "\u{e9}", &"y".repeat(1025)] {
+            let refusal = NamespaceKey::of_original(key).expect_err(key);
+            assert_eq!(refusal, NameError::NotVisible);
+        }
     }
 
     #[test]

@@ -464,8 +464,13 @@ pub fn decode_next<T: DeserializeOwned>(rest: &mut &[u8]) -> Result<T, DecodeErr
 
 /// The path of a call, with the key percent-encoded as one segment.
 pub fn path(key: &crate::NamespaceKey, call: &str) -> String {
-    // Of the characters a key may have, only the slash means something in a path.
-    format!("/v2/ns/{}/{call}", key.as_str().replace('/', "%2F"))
+    // A slash would end the segment; the original's keys may have anything.
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    let segment = key.as_str().bytes().map(|byte| match byte {
+        byte if plain(byte) => char::from(byte).to_string(),
+        byte => format!("%{byte:02X}"),
+    });
+    format!("/v2/ns/{}/{call}", segment.collect::<String>())
 }
 
 /// The zero-based index of SQLite's page 1.
