@@ -13,6 +13,8 @@ use std::time::Duration;
 use clap::builder::BoolishValueParser;
 use clap::{CommandFactory, FromArgMatches, Parser};
 
+use crate::store::StoreOptions;
+
 /// The mvSQLite server: versioned SQLite databases over HTTP.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "mvstore", version, max_term_width = 100)]
@@ -45,6 +47,10 @@ pub struct Config {
     /// Limits on what clients may take.
     #[command(flatten)]
     pub limits: Limits,
+
+    /// What the original's server is told, by the names it knows.
+    #[command(flatten)]
+    pub original: Original,
 }
 
 /// Where and how the store keeps its data.
@@ -144,6 +150,80 @@ pub struct Limits {
     pub shutdown_timeout: Duration,
 }
 
+/// What the original's server is told, by the names it knows.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "As in the original")]
+pub struct Original {
+    /// Makes a namespace when a client of protocol v1 asks for one that does not exist
+    #[arg(long, env = "MVSTORE_AUTO_CREATE_NAMESPACE", value_parser = BoolishValueParser::new())]
+    pub auto_create_namespace: bool,
+
+    /// Compresses pages for clients of protocol v1 that take that
+    #[arg(long, env = "MVSTORE_WIRE_ZSTD", value_parser = BoolishValueParser::new())]
+    pub wire_zstd: bool,
+
+    /// Serves reads only, and no admin API
+    #[arg(long, env = "MVSTORE_READ_ONLY", value_parser = BoolishValueParser::new())]
+    pub read_only: bool,
+
+    /// The replica's name in FoundationDB's disaster recovery. Taken and not needed
+    #[arg(long, env = "MVSTORE_DR_TAG", value_name = "TAG", hide = true)]
+    pub dr_tag: Option<String>,
+
+    /// Pages cached by the original. Taken and not needed
+    #[arg(
+        long,
+        env = "MVSTORE_CONTENT_CACHE_SIZE",
+        value_name = "PAGES",
+        hide = true
+    )]
+    pub content_cache_size: Option<u64>,
+
+    /// Refuses to truncate history younger than this; 0 allows it
+    #[arg(
+        long,
+        env = "MVSTORE_TRUNCATE_MIN_AGE_SECONDS",
+        value_name = "SECONDS",
+        default_value_t = 0
+    )]
+    pub truncate_min_age_seconds: u64,
+
+    /// How long a page that was uploaded by protocol v1 waits for its commit
+    #[arg(
+        long,
+        env = "MVSTORE_KNOB_GC_FRESH_PAGE_TTL_SECS",
+        value_name = "SECONDS",
+        default_value_t = 3600
+    )]
+    pub knob_gc_fresh_page_ttl_secs: u64,
+
+    /// Keys that truncation and rollback look at in one transaction
+    #[arg(long, env = "MVSTORE_KNOB_GC_SCAN_BATCH_SIZE", value_name = "KEYS", default_value_t = 5000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub knob_gc_scan_batch_size: u32,
+
+    /// A commit of protocol v1 with as many pages conflicts with any other commit of the namespace
+    #[arg(
+        long,
+        env = "MVSTORE_KNOB_COMMIT_MULTI_PHASE_THRESHOLD",
+        value_name = "PAGES",
+        default_value_t = 1000
+    )]
+    pub knob_commit_multi_phase_threshold: u32,
+
+    /// So does one with a longer read set
+    #[arg(
+        long,
+        env = "MVSTORE_KNOB_PLCC_READ_SET_SIZE_THRESHOLD",
+        value_name = "PAGES",
+        default_value_t = 2000
+    )]
+    pub knob_plcc_read_set_size_threshold: u32,
+
+    /// Keys that the rollback of a namespace lock looks at in one transaction
+    #[arg(long, env = "MVSTORE_KNOB_NSLOCK_ROLLBACK_SCAN_BATCH_SIZE", value_name = "KEYS", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub knob_nslock_rollback_scan_batch_size: u32,
+}
+
 /// A command line that is not served.
 #[derive(Debug, PartialEq, Eq)]
 pub enum UsageError {
@@ -187,6 +267,20 @@ impl Config {
             }
         }
         Ok(())
+    }
+
+    /// How the store is opened.
+    pub fn store_options(&self) -> StoreOptions {
+        let Storage {
+            metadata_prefix,
+            raw_data_prefix,
+            ..
+        } = &self.storage;
+        StoreOptions {
+            lease_ttl: self.limits.lease_ttl,
+            fresh_page_ttl: Duration::from_secs(self.original.knob_gc_fresh_page_ttl_secs),
+            ..StoreOptions::new(metadata_prefix, raw_data_prefix)
+        }
     }
 
     /// Whether a listener can be reached from other machines.
@@ -283,6 +377,26 @@ mod tests {
         assert_eq!(config.admin_api.to_string(), "127.0.0.1:7001");
         assert_eq!(config.storage.metadata_prefix, "mvstore-test");
         assert_eq!(config.storage.raw_data_prefix, "m");
+    }
+
+    #[test]
+    fn the_originals_options_keep_their_names_and_defaults() {
+        let plain = read(&[]).unwrap().original;
+        assert_eq!(plain.knob_gc_fresh_page_ttl_secs, 3600);
+        assert_eq!(plain.knob_commit_multi_phase_threshold, 1000);
+        assert_eq!(plain.knob_plcc_read_set_size_threshold, 2000);
+        assert!(!plain.auto_create_namespace && !plain.wire_zstd && !plain.read_only);
+        let words = "--auto-create-namespace --wire-zstd --read-only --dr-tag default \
+            --content-cache-size 5000 --truncate-min-age-seconds 60 --json \
+            --knob-gc-fresh-page-ttl-secs 0 --knob-gc-scan-batch-size 50 \
+            --knob-commit-multi-phase-threshold 0 --knob-plcc-read-set-size-threshold 10 \
+            --knob-nslock-rollback-scan-batch-size 10";
+        let words: Vec<&str> = words.split_whitespace().collect();
+        let told = read(&words).unwrap().original;
+        assert!(told.auto_create_namespace && told.wire_zstd && told.read_only);
+        assert_eq!(told.knob_gc_fresh_page_ttl_secs, 0);
+        assert_eq!(told.knob_gc_scan_batch_size, 50);
+        assert_eq!(told.truncate_min_age_seconds, 60);
     }
 
     #[test]

@@ -24,6 +24,8 @@ pub(crate) struct Context {
     pub(crate) limits: Limits,
     pub(crate) bounds: Bounds,
     pub(crate) page_one: PageOneCache,
+    /// One permit for each commit of protocol v1 that gathers many pages.
+    pub(crate) v1_gathers: Arc<Semaphore>,
     /// One permit for each large commit under way.
     pub(crate) large_commits: Arc<Semaphore>,
 }

@@ -22,7 +22,7 @@ pub use engine::EngineError;
 use crate::config::Config;
 use crate::error::StoreError;
 use crate::http::{BindError, Listener, Server};
-use crate::store::{Store, StoreOptions};
+use crate::store::Store;
 use engine::Opened;
 use periodic::Periodic;
 
@@ -145,12 +145,7 @@ impl Running {
         let engine = opened.engine();
         let described = engine.describe();
         info!(engine = described, "storage engine: {described}");
-        let storage = &config.storage;
-        let options = StoreOptions {
-            lease_ttl: config.limits.lease_ttl,
-            ..StoreOptions::new(&storage.metadata_prefix, &storage.raw_data_prefix)
-        };
-        let store = Store::open(engine, options)
+        let store = Store::open(engine, config.store_options())
             .await
             .map_err(|error| DaemonError::store(described, error))?;
         let store = Arc::new(store);
@@ -169,10 +164,11 @@ impl Running {
             server: Server::start(
                 Arc::clone(&store),
                 config.limits.clone(),
+                config.original.clone(),
                 data_plane,
                 vec![admin_api],
             ),
-            periodic: Periodic::start(&store),
+            periodic: Periodic::start(&store, config.original.read_only),
             engine: opened,
         })
     }

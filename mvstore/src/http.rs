@@ -10,7 +10,7 @@
 //! | `body` | request bodies within their limits, and the memory they take together |
 //! | `work` | calls under a deadline; writes that run to their end whatever the client does |
 //! | `reply` | answers and refusals as HTTP |
-//! | `data_plane`, `admin`, `health` | the paths |
+//! | `data_plane`, `v1`, `admin`, `health` | the paths |
 //!
 //! Invariants:
 //! - A write that has reached the store runs to its end, whether its client waits, has gone away
@@ -21,7 +21,7 @@
 //!   read and thrown away for a moment.
 //! - No lock is held across an await, and there is none beside those inside tokio's semaphores.
 //!
-//! What it does not do: TLS, tokens (both come later), protocol v1.
+//! What it does not do: TLS, tokens (both come later).
 
 mod admin;
 mod body;
@@ -31,6 +31,7 @@ mod exchange;
 mod health;
 mod listener;
 mod reply;
+mod v1;
 mod work;
 
 use std::sync::Arc;
@@ -41,7 +42,7 @@ use tokio_util::task::TaskTracker;
 
 pub use listener::{BindError, Listener};
 
-use crate::config::Limits;
+use crate::config::{Limits, Original};
 use crate::store::Store;
 use body::Budget;
 use connection::Gate;
@@ -51,6 +52,7 @@ use exchange::Plane;
 struct Shared {
     store: Arc<Store>,
     limits: Limits,
+    original: Original,
     /// One permit for each request in work.
     requests: Arc<Semaphore>,
     /// Memory for bodies, over all requests.
@@ -76,6 +78,7 @@ impl Server {
     pub fn start(
         store: Arc<Store>,
         limits: Limits,
+        original: Original,
         data_plane: Vec<Listener>,
         admin_api: Vec<Listener>,
     ) -> Self {
@@ -89,9 +92,13 @@ impl Server {
             aborting: CancellationToken::new(),
             store,
             limits,
+            original,
         });
         let data_router = data_plane::router(Arc::clone(&shared));
-        let admin_router = admin::router(Arc::clone(&shared));
+        let admin_router = match shared.original.read_only {
+            true => health::routes().with_state(Arc::clone(&shared)),
+            false => admin::router(Arc::clone(&shared)),
+        };
         for (listeners, router) in [(data_plane, data_router), (admin_api, admin_router)] {
             for listener in listeners {
                 let plane = Arc::new(Plane::new(Arc::clone(&shared), router.clone()));

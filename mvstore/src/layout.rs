@@ -30,6 +30,9 @@
 //! | key | value |
 //! |---|---|
 //! | `g` | [`Guard`] |
+//! | `h` `c` hash | content that protocol v1 uploaded: [`encode_waiting`] |
+//! | `h` `t` hash | when it was last uploaded or committed: milliseconds, little-endian for the engine |
+//! | `h` `v` hash | [`WaitingPlace`]: a commit brought this content along |
 //! | `i` idempotency key | [`Outcome`] of a commit |
 //! | `k` | [`LockRecord`], while the namespace is locked |
 //! | `l` version chunk(be16) | changelog: a piece of a [`ChangeEntry`] |
@@ -39,8 +42,6 @@
 //! | `s` stage id `r` | [`StageRecord`] |
 //! | `v` | version of the last commit; absent before the first |
 //! | `x` | nothing; written by commits that change page 1 outside its allocation fields |
-//!
-//! Reserved there: `h`, pages that wait for a commit of protocol v1.
 //!
 //! **Growing without a new format.** A namespace's guard says which generation may read and which
 //! may write it, and has room for the lock, the lease and the horizon. Generation 2 gave it layers
@@ -56,6 +57,7 @@ mod lease;
 mod lock;
 mod page;
 mod truncation;
+mod waiting;
 
 pub(crate) use catalog::{CatalogEntry, Outcome, StoreFormat, Usage};
 pub(crate) use changelog::{ChangeEntry, ChangeReader, PageOneClass, Pages};
@@ -66,6 +68,7 @@ pub(crate) use lease::{Deadline, LeaseTerm};
 pub(crate) use lock::LockRecord;
 pub(crate) use page::{Holding, PageValue, StageRecord, StageState, decode_sum, page_sum};
 pub(crate) use truncation::TruncationMark;
+pub(crate) use waiting::{WaitingPlace, decode_touched, decode_waiting, encode_waiting};
 
 use mvsqlite_protocol::Version;
 

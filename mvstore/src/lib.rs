@@ -12,6 +12,7 @@
 //! | `layout` | every key and value of the on-disk format |
 //! | `namespace` | the catalog, and who is let in |
 //! | `page` | snapshots, reads, stages, commits |
+//! | [`v1`] | the store as protocol v1 sees it |
 //! | `history` | moments, records of time, expiry |
 
 pub mod config;
@@ -26,3 +27,4 @@ mod layout;
 mod namespace;
 mod page;
 pub mod store;
+pub mod v1;

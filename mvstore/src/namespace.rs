@@ -12,7 +12,9 @@ mod lock;
 pub(crate) use catalog::{create, list, rename, set_concurrency, stat, usage};
 pub(crate) use delete::{delete, remove_deleted};
 pub(crate) use lease::{judge_commit, lease};
-pub(crate) use lock::{acquire_lock, judge_lock, lock_of, release_lock, visible_head};
+pub(crate) use lock::{
+    Standing, acquire_lock, judge_lock, lock_of, release_lock, standing, visible_head,
+};
 
 use mvsqlite_protocol::{NamespaceId, NamespaceKey, Version};
 

@@ -8,6 +8,7 @@
 //! | `lineage` | a namespace and those below it, as one transaction sees them |
 //! | `stage` | content uploaded ahead of its commit |
 //! | `commit` | one transaction over one namespace or several: checks, page versions, changelog, outcome |
+//! | `waiting` | pages of protocol v1, by the hash of their content |
 //! | `settle` | what became of a commit, made definite |
 //! | `changes` | walking the changelog |
 //! | `conflict` | when two commits collide: rules without a store |
@@ -25,20 +26,22 @@ mod read;
 mod settle;
 mod stage;
 mod view;
+mod waiting;
 
-pub(crate) use begin::begin;
+pub(crate) use begin::{begin, changes_between};
 pub(crate) use cache::PageOneCache;
 pub(crate) use changes::{MAX_CHUNKS, newest_until, read_batch, successor};
-#[expect(
-    unused_imports,
-    reason = "for the adapter of protocol v1, which is to come"
-)]
 pub(crate) use commit::{Commit, ConflictRule, Dialect, Effect, Member, commit_members};
 pub(crate) use commit::{commit, commit_group};
 pub(crate) use conflict::MAX_RANGES;
 pub(crate) use page_one::Header;
-pub(crate) use read::{page_one_at, read, version_unknown};
-pub(crate) use settle::{settle, settle_group};
+pub(crate) use read::{page_one_at, pages_at, read, version_unknown};
+pub(crate) use settle::{outcome as commit_outcome, settle, settle_group};
 pub(crate) use stage::{
-    expire_later as expire_stage_later, record as stage_record, stage, usage_of as staged_usage,
+    expire_later as expire_stage_later, record as stage_record, stage, stage_as,
+    usage_of as staged_usage,
+};
+pub(crate) use waiting::{
+    collect as collect_waiting, find as find_waiting, hash_of, keep as keep_waiting,
+    upload as upload_waiting,
 };

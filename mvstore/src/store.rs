@@ -26,6 +26,7 @@ use crate::history::{self, TimeRecorder};
 use crate::kv::Engine;
 use crate::namespace;
 use crate::page;
+use crate::v1::Original;
 
 /// How a store is opened.
 #[derive(Clone)]
@@ -47,6 +48,8 @@ pub struct StoreOptions {
     /// How long a place in the queue for a write lease is kept after it was last asked for; at least
     /// 10 ms. SQLite's busy handler asks again after 100 ms at the latest.
     pub lease_place_ttl: Duration,
+    /// How long a page that protocol v1 uploaded waits for a commit, from its last upload or commit on.
+    pub fresh_page_ttl: Duration,
 }
 
 impl StoreOptions {
@@ -58,6 +61,8 @@ impl StoreOptions {
     pub const DEFAULT_LEASE_TTL: Duration = Duration::from_secs(5);
     /// The default of [`Self::lease_place_ttl`].
     pub const DEFAULT_LEASE_PLACE_TTL: Duration = Duration::from_secs(1);
+    /// The default of [`Self::fresh_page_ttl`].
+    pub const DEFAULT_FRESH_PAGE_TTL: Duration = Duration::from_secs(3600);
 
     /// The machine's clock and randomness, default times to live.
     pub fn new(metadata_prefix: impl Into<String>, raw_data_prefix: impl Into<String>) -> Self {
@@ -70,6 +75,7 @@ impl StoreOptions {
             stage_ttl: Self::DEFAULT_STAGE_TTL,
             lease_ttl: Self::DEFAULT_LEASE_TTL,
             lease_place_ttl: Self::DEFAULT_LEASE_PLACE_TTL,
+            fresh_page_ttl: Self::DEFAULT_FRESH_PAGE_TTL,
         }
     }
 }
@@ -103,6 +109,8 @@ pub struct TimeBracket {
 pub struct Collected {
     /// Idempotency keys forgotten.
     pub idempotency_keys: u64,
+    /// Pages of protocol v1 forgotten that no commit named for [`StoreOptions::fresh_page_ttl`].
+    pub waiting_pages: u64,
     /// Stages closed because nobody added to them for [`StoreOptions::stage_ttl`].
     pub stages_closed: u64,
     /// Closed stages whose pages were removed.
@@ -433,6 +441,11 @@ impl Store {
         mode: Concurrency,
     ) -> Result<(), StoreError> {
         namespace::set_concurrency(&self.context, key, mode).await
+    }
+
+    /// The store as protocol v1 sees it.
+    pub fn original(&self) -> Original<'_> {
+        Original::new(&self.context)
     }
 
     /// The recorded points around a time in Unix seconds; 0 is now.

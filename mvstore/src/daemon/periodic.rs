@@ -31,9 +31,14 @@ pub(super) struct Periodic {
 }
 
 impl Periodic {
-    pub(super) fn start(store: &Arc<Store>) -> Self {
+    /// A server that only reads has nothing to do again and again.
+    pub(super) fn start(store: &Arc<Store>, read_only: bool) -> Self {
         let stopping = CancellationToken::new();
         let tasks = TaskTracker::new();
+        if read_only {
+            tasks.close();
+            return Self { stopping, tasks };
+        }
         let record = {
             let store = Arc::clone(store);
             move || record_time(Arc::clone(&store))

@@ -13,7 +13,7 @@ use crate::error::StoreError;
 use crate::kv::{Atomic, Freshness, Isolation, RangeOptions};
 use crate::layout::{Expiry, ExpiryKind, StageRecord, StageState, Usage, UsageKind};
 use crate::namespace::remove_deleted;
-use crate::page::{expire_stage_later, stage_record, staged_usage};
+use crate::page::{collect_waiting, expire_stage_later, stage_record, staged_usage};
 use crate::store::Collected;
 
 /// Most index entries that one pass takes from each bucket.
@@ -51,17 +51,20 @@ async fn collect_bucket(
         .await?;
     collected.more |= due.len() == ENTRIES_A_BUCKET;
     let mut outcomes = Vec::new();
+    let mut waiting = Vec::new();
     let mut failed = Ok(());
     for (key, _) in &due {
         let expiry = ctx.keys.parse_expiry(key);
         let expiry = expiry.map_err(corrupt_in("the expiry index"))?;
         match expiry.kind {
             ExpiryKind::Outcome => outcomes.push(expiry),
+            ExpiryKind::Waiting => waiting.push(expiry),
             ExpiryKind::Stage => failed = failed.and(collect_stage(ctx, expiry, collected).await),
         }
     }
     forget_outcomes(ctx, &outcomes).await?;
     collected.idempotency_keys += outcomes.len() as u64;
+    collected.waiting_pages += collect_waiting(ctx, &waiting).await?;
     failed
 }
 

@@ -87,7 +87,7 @@ impl<Q: DeserializeOwned> Call<Q> {
 }
 
 fn namespace_key(key: String) -> Result<NamespaceKey, Refusal> {
-    key.try_into().map_err(Refusal::malformed)
+    NamespaceKey::of_original(key).map_err(Refusal::malformed)
 }
 
 async fn create_namespace(State(server): Server, request: Request) -> Answer {

@@ -11,7 +11,7 @@ use axum::extract::Request;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_LENGTH;
 use bytes::Bytes;
-use mvsqlite_protocol::{Code, PageSet, page, v2};
+use mvsqlite_protocol::{Code, PageSet, page, v1, v2};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
@@ -31,6 +31,9 @@ const RUN_BYTES: u64 = 11;
 /// Most runs of a commit's read set: one for every other page of an 8 GiB database of 8 KiB pages.
 const READ_SET_RUNS: u64 = 1 << 19;
 
+/// A page that a commit of protocol v1 names by its hash: 66 bytes with an index of five.
+const V1_REFERENCE_BYTES: u64 = 128;
+
 /// The largest body of each kind of call.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct BodyLimits {
@@ -39,6 +42,9 @@ pub(super) struct BodyLimits {
     pub(super) read: u64,
     pub(super) stage: u64,
     pub(super) commit: u64,
+    pub(super) v1_read: u64,
+    pub(super) v1_write: u64,
+    pub(super) v1_commit: u64,
 }
 
 /// The largest body of the admin API, as in the original.
@@ -49,6 +55,7 @@ impl BodyLimits {
         // Each page comes with its index, two names and two heads: 30 bytes at most, for 512 bytes
         // of content at least.
         let with_heads = |content: u64| content + content / 16 + MESSAGE_BYTES;
+        let frames = |count: usize| (count * (v1::FRAME_HEAD + v1::MAX_FRAME)) as u64;
         let pages_of = |bytes: u64| bytes / u64::from(page::MIN_PAGE_SIZE);
         Self {
             small: MESSAGE_BYTES,
@@ -56,11 +63,16 @@ impl BodyLimits {
             stage: with_heads(limits.stage_batch_bytes)
                 + pages_of(limits.stage_batch_bytes) * RUN_BYTES,
             commit: with_heads(limits.inline_bytes) + READ_SET_RUNS * RUN_BYTES + GROUP_BYTES,
+            v1_read: frames(v1::MAX_READS),
+            v1_write: frames(v1::MAX_WRITES + 1),
+            v1_commit: frames(1 + v1::MAX_NAMESPACES + v1::MAX_INLINE_PAGES)
+                + v1::MAX_COMMIT_PAGES as u64 * V1_REFERENCE_BYTES,
         }
     }
 
     fn largest(&self) -> u64 {
-        self.small.max(self.read).max(self.stage).max(self.commit)
+        let v2 = self.small.max(self.read).max(self.stage).max(self.commit);
+        v2.max(self.v1_read).max(self.v1_write).max(self.v1_commit)
     }
 }
 
@@ -123,6 +135,18 @@ impl Budget {
     ) -> Result<Charge, Refusal> {
         let most = pages.len().saturating_mul(u64::from(page::MAX_PAGE_SIZE));
         self.reserve(most.min(limits.read_bytes), deadline).await
+    }
+}
+
+impl Budget {
+    /// Reserves memory for the reply to a read of so many pages by protocol v1.
+    pub(super) async fn reserve_pages(
+        &self,
+        pages: usize,
+        deadline: Instant,
+    ) -> Result<Charge, Refusal> {
+        let most = (pages * v1::MAX_PAGE) as u64;
+        self.reserve(most, deadline).await
     }
 }
 

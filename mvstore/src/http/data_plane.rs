@@ -7,7 +7,7 @@ use axum::body::Body;
 use axum::extract::path::Path;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Query, Request, State};
-use axum::http::{Method, StatusCode, Uri};
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, post};
 use mvsqlite_protocol::v2::{
@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use super::body::{Charge, Received};
 use super::exchange::Permit;
 use super::reply::{Refusal, message, page_images};
-use super::{Shared, exchange, health};
+use super::{Shared, exchange, health, v1};
 use crate::error::StoreError;
 use crate::store::Store;
 
@@ -38,8 +38,9 @@ pub(super) fn router(server: Arc<Shared>) -> Router {
         .route("/v2/commit", post(commit_group))
         .route("/v2/settle", post(settle_group))
         .route("/time2version", any(time_to_version))
+        .merge(v1::routes())
         .merge(health::routes())
-        .fallback(|uri: Uri| async move { exchange::not_found(&uri) })
+        .fallback(elsewhere)
         .method_not_allowed_fallback(|method: Method, uri: Uri| async move {
             let allowed = if health::is_health(uri.path()) {
                 "GET"
@@ -49,6 +50,15 @@ pub(super) fn router(server: Arc<Shared>) -> Router {
             exchange::method_not_allowed(&method, allowed)
         })
         .with_state(server)
+}
+
+/// No such path: said as the clients of either protocol expect it.
+async fn elsewhere(State(server): Server, request: Request) -> Response {
+    let path = request.uri().path();
+    if path == "/v2" || path.starts_with("/v2/") {
+        return exchange::not_found(request.uri()).into_response();
+    }
+    v1::elsewhere(&server, request.headers().clone()).await
 }
 
 /// The key of a path, percent-decoded.
@@ -101,6 +111,12 @@ impl<Q> Call<Q> {
         T: Serialize + Send + 'static,
         F: Future<Output = Result<T, StoreError>> + Send + 'static,
     {
+        if server.original.read_only {
+            return Err(Refusal::new(
+                Code::ReadOnly,
+                "this server serves reads only",
+            ));
+        }
         let work = work(Arc::clone(&server.store), self.message);
         let charge = self.charge;
         let work = async move {
@@ -205,7 +221,10 @@ struct Time {
 
 /// The original's clients end their process at a refusal below 500, so whatever is wrong is a 500
 /// here.
-async fn time_to_version(State(server): Server, uri: Uri) -> Response {
+async fn time_to_version(State(server): Server, headers: HeaderMap, uri: Uri) -> Response {
+    if let Err(refused) = v1::known_caller(&server, headers).await {
+        return refused.into_response();
+    }
     let Ok(Query(Time { t })) = Query::<Time>::try_from_uri(&uri) else {
         let reason = "expected ?t=SECONDS, a time in whole seconds since 1970\n";
         return (StatusCode::INTERNAL_SERVER_ERROR, reason).into_response();

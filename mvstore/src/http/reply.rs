@@ -63,6 +63,10 @@ impl Refusal {
         StatusCode::from_u16(self.problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
+    pub(super) fn into_detail(self) -> String {
+        self.problem.detail
+    }
+
     /// The refusal as the original's admin API words it: a line of text.
     pub(super) fn into_text(self) -> Response {
         let line = match &self.problem.hint {

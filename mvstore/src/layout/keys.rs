@@ -1,5 +1,6 @@
 //! Keys: how they are put together and taken apart.
 
+use mvsqlite_protocol::v1::PageHash;
 use mvsqlite_protocol::{IdempotencyKey, NamespaceId, PageIndex, StageId, Version};
 
 use super::{Fields, Malformed, Nonce, STAMP_PLACEHOLDER};
@@ -32,6 +33,8 @@ pub(crate) enum ExpiryKind {
     Outcome,
     /// A stage that may have been forgotten.
     Stage,
+    /// Pages of protocol v1 whose hashes begin with this name.
+    Waiting,
 }
 
 /// An entry of the expiry index. It lies in one of [`Expiry::BUCKETS`] buckets, by its random name,
@@ -44,7 +47,7 @@ pub(crate) struct Expiry {
     pub namespace: NamespaceId,
     /// What it is.
     pub kind: ExpiryKind,
-    /// The idempotency key or stage id.
+    /// The idempotency key, the stage id, or the first half of a page's hash.
     pub name: [u8; 16],
 }
 
@@ -286,6 +289,7 @@ impl Keyspace {
         let kind = match expiry.kind {
             ExpiryKind::Outcome => b'i',
             ExpiryKind::Stage => b's',
+            ExpiryKind::Waiting => b'h',
         };
         self.metadata(
             b'x',
@@ -316,6 +320,7 @@ impl Keyspace {
         let kind = match fields.u8()? {
             b'i' => ExpiryKind::Outcome,
             b's' => ExpiryKind::Stage,
+            b'h' => ExpiryKind::Waiting,
             _ => return Err(fields.bad("kind")),
         };
         let name = fields.take()?;
@@ -515,6 +520,35 @@ impl Keyspace {
         KeyRange::prefix(&self.page(id, b's', &[stage.as_bytes()]))
     }
 
+    /// Content that waits for a commit of protocol v1.
+    pub(crate) fn waiting_page(&self, id: NamespaceId, hash: &PageHash) -> Vec<u8> {
+        self.page(id, b'h', &[b"c", hash])
+    }
+
+    /// When it was last of use.
+    pub(crate) fn waiting_time(&self, id: NamespaceId, hash: &PageHash) -> Vec<u8> {
+        self.page(id, b'h', &[b"t", hash])
+    }
+
+    /// Where a commit put content that it brought along.
+    pub(crate) fn waiting_place(&self, id: NamespaceId, hash: &PageHash) -> Vec<u8> {
+        self.page(id, b'h', &[b"v", hash])
+    }
+
+    /// The times of pages whose hashes begin with these bytes.
+    pub(crate) fn waiting_times(&self, id: NamespaceId, hash_begin: &[u8]) -> KeyRange {
+        KeyRange::prefix(&self.page(id, b'h', &[b"t", hash_begin]))
+    }
+
+    /// The hash of a page's time.
+    pub(crate) fn parse_waiting_time(&self, key: &[u8]) -> Result<PageHash, Malformed> {
+        let mut fields = self.behind_id("the key of an uploaded page", key)?;
+        fields.u8()?;
+        let hash = fields.take()?;
+        fields.end()?;
+        Ok(hash)
+    }
+
     fn behind_tag<'a>(
         &self,
         what: &'static str,
@@ -604,6 +638,18 @@ mod tests {
             (keys.guard(ID), format!("520064 {id} 67")),
             (keys.lock(ID), format!("520064 {id} 6b")),
             (
+                keys.waiting_page(ID, &[0xee; 32]),
+                format!("520064 {id} 68 63 {}", "ee".repeat(32)),
+            ),
+            (
+                keys.waiting_time(ID, &[0xee; 32]),
+                format!("520064 {id} 68 74 {}", "ee".repeat(32)),
+            ),
+            (
+                keys.waiting_place(ID, &[0xee; 32]),
+                format!("520064 {id} 68 76 {}", "ee".repeat(32)),
+            ),
+            (
                 keys.outcome(ID, idempotency),
                 format!("520064 {id} 69 {}", "cc".repeat(16)),
             ),
@@ -683,6 +729,9 @@ mod tests {
         let change = keys.change(ID, VERSION, 3);
         assert_eq!(keys.parse_change(&change), Ok((VERSION, 3)));
         assert_eq!(keys.parse_staged(&keys.staged_sum(ID, STAGE, 7)), Ok(7));
+        let time = keys.waiting_time(ID, &[0xee; 32]);
+        assert_eq!(keys.parse_waiting_time(&time), Ok([0xee; 32]));
+        assert!(keys.waiting_times(ID, &[0xee; 16]).contains(&time));
         for cut in 0..change.len() {
             keys.parse_change(&change[..cut]).expect_err("cut short");
         }

@@ -121,11 +121,11 @@ async fn head_as_of(
 
 /// What happened in a stretch of the changelog.
 #[derive(Debug)]
-pub(super) struct Changes {
+pub(crate) struct Changes {
     /// Pages that others changed; `None` is unknown.
-    pub(super) foreign: Option<PageSet>,
+    pub(crate) foreign: Option<PageSet>,
     /// Page 1 is certain to be the same at both ends.
-    pub(super) same_page_one: bool,
+    pub(crate) same_page_one: bool,
 }
 
 impl Changes {
@@ -190,7 +190,7 @@ async fn changed_since(
 
 /// What changed in (from, to], by commits that are not `own` as far as pages go. Unknown if there is
 /// no entry at `from`, or if it is too much to tell.
-pub(super) async fn changes_between(
+pub(crate) async fn changes_between(
     ctx: &Context,
     txn: &dyn Transaction,
     id: NamespaceId,

@@ -110,7 +110,7 @@ async fn try_settle(
 }
 
 /// What stands under an idempotency key.
-pub(super) async fn outcome(
+pub(crate) async fn outcome(
     ctx: &Context,
     txn: &dyn Transaction,
     id: NamespaceId,

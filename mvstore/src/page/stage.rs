@@ -28,16 +28,35 @@ pub(crate) async fn stage(
     key: &NamespaceKey,
     request: StageRequest,
 ) -> Result<StageReply, StoreError> {
-    let actions = plan(ctx, &request)?;
-    let stage = match request.stage {
-        Some(stage) => stage,
-        None => StageId::from_bytes(ctx.random()?),
+    let (stage, is_new) = match request.stage {
+        Some(stage) => (stage, false),
+        None => (StageId::from_bytes(ctx.random()?), true),
     };
+    add(ctx, key, &request, stage, is_new).await
+}
+
+/// Adds pages to the stage with this id; makes it if it is not there.
+pub(crate) async fn stage_as(
+    ctx: &Context,
+    key: &NamespaceKey,
+    stage: StageId,
+    request: StageRequest,
+) -> Result<StageReply, StoreError> {
+    add(ctx, key, &request, stage, true).await
+}
+
+async fn add(
+    ctx: &Context,
+    key: &NamespaceKey,
+    request: &StageRequest,
+    stage: StageId,
+    is_new: bool,
+) -> Result<StageReply, StoreError> {
     let batch = Batch {
         id: request.namespace,
         stage,
-        is_new: request.stage.is_none(),
-        actions,
+        is_new,
+        actions: plan(ctx, request)?,
     };
     let mut freshness = Freshness::AtLeast(request.read_version);
     let mut reruns = Reruns::new();

@@ -24,6 +24,8 @@ const MOST_CHUNK_BYTES: usize = 8 << 10;
 /// Large commits under way at once; the others wait. One may take as much memory as the engine's
 /// transactions take bytes, and a request that cuts a database off asks for it in a few of them.
 const LARGE_COMMITS: usize = 2;
+/// Commits of protocol v1 that gather many pages at once, up to what one commit may bring inline.
+const V1_GATHERS: usize = 8;
 
 /// Opens the store, or makes it.
 pub(super) async fn open(
@@ -60,6 +62,7 @@ pub(super) async fn open(
         limits,
         bounds,
         page_one: PageOneCache::default(),
+        v1_gathers: Arc::new(Semaphore::new(V1_GATHERS)),
         large_commits: Arc::new(Semaphore::new(LARGE_COMMITS)),
     };
     let fresh = Incarnation::from_bytes(context.random()?);

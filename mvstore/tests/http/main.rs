@@ -13,3 +13,4 @@ mod refusals;
 mod server;
 mod shutdown;
 mod stalled;
+mod v1;

@@ -10,7 +10,7 @@ use mvstore::config::Config;
 use mvstore::http::{Listener, Server};
 use mvstore::kv::Engine;
 use mvstore::kv::memory::MemoryEngine;
-use mvstore::store::{Store, StoreOptions};
+use mvstore::store::Store;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -35,9 +35,7 @@ impl TestServer {
 
     pub(crate) async fn on(engine: Arc<dyn Engine>, flags: &[&str]) -> Self {
         let config = Config::read(std::iter::once(&"mvstore").chain(flags)).unwrap();
-        let store = Store::open(engine, StoreOptions::new("meta", "m"))
-            .await
-            .unwrap();
+        let store = Store::open(engine, config.store_options()).await.unwrap();
         let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut data_plane = vec![Listener::tcp(any_port, "--data-plane").await.unwrap()];
         let admin_api = Listener::tcp(any_port, "--admin-api").await.unwrap();
@@ -48,7 +46,13 @@ impl TestServer {
         if let Some(path) = &config.unix_socket {
             data_plane.push(Listener::unix(path, "--unix-socket").await.unwrap());
         }
-        let server = Server::start(Arc::new(store), config.limits, data_plane, vec![admin_api]);
+        let server = Server::start(
+            Arc::new(store),
+            config.limits,
+            config.original,
+            data_plane,
+            vec![admin_api],
+        );
         Self {
             data,
             admin,

@@ -24,6 +24,7 @@ use crate::page::conflict::Collision;
 use crate::page::read::{page_one_at, version_unknown};
 use crate::page::settle::outcome;
 use crate::page::stage;
+use crate::page::waiting::note_place;
 
 /// Batches of the changelog that one transaction reads before it makes way for a younger one.
 const BATCHES_A_TRANSACTION: usize = 8;
@@ -284,6 +285,9 @@ impl<'a> Attempt<'_, '_, 'a> {
             }
             if plan.member.is_written() {
                 write::write_version(ctx, &mut *txn, id, prepared, namespace.stage);
+                for (index, hash) in &plan.member.noted {
+                    note_place(ctx, &mut *txn, id, hash, *index);
+                }
             }
         }
         write::write_outcome(ctx, &mut *txn, self.plan);

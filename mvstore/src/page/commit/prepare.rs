@@ -117,9 +117,22 @@ fn page_one<'a>(
     match plan.member.dialect {
         Dialect::V2 if class == PageOneClass::Untouched => (None, class),
         Dialect::V2 => (Some(page), class),
+        // Written blindly, it may undo what others changed since the base.
+        Dialect::V1 if !judges_page_one(&plan.member.rule) => (Some(page), PageOneClass::Schema),
         // Stored as it comes, it says a page count whether it changed or not, and must undo
         // nobody's growth.
         Dialect::V1 => (Some(page), class.max(PageOneClass::Allocation)),
+    }
+}
+
+/// Whether others must not have changed page 1.
+fn judges_page_one(rule: &ConflictRule) -> bool {
+    match rule {
+        ConflictRule::Whole => true,
+        ConflictRule::Pages {
+            read,
+            written_count_as_read,
+        } => *written_count_as_read || read.contains(PAGE_1),
     }
 }
 
@@ -137,7 +150,7 @@ fn footprint(
         return Ok(Footprint::Whole);
     };
     let mut pages = without_page_one(read)?;
-    let judged = *written_count_as_read || read.contains(PAGE_1);
+    let judged = judges_page_one(rule);
     if *written_count_as_read {
         pages.extend(changed);
     }

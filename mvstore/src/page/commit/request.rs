@@ -1,8 +1,10 @@
 //! What a commit is asked to do, whichever protocol it came by.
 
+use mvsqlite_protocol::v1::PageHash;
 use mvsqlite_protocol::v2::{CommitRequest, GroupCommitRequest, GroupMember, StageRef};
 use mvsqlite_protocol::{
-    IdempotencyKey, LeaseNonce, NamespaceId, NamespaceKey, PageData, PageSet, ReadVersion, Version,
+    IdempotencyKey, LeaseNonce, NamespaceId, NamespaceKey, PageData, PageIndex, PageSet,
+    ReadVersion, Version,
 };
 
 /// A commit of one namespace or several: all or none, at one version.
@@ -41,6 +43,9 @@ pub(crate) struct Member {
     pub stage: Option<StageRef>,
     /// The write lease that its client holds. The commit gives it back.
     pub lease: Option<LeaseNonce>,
+    /// Of the pages written with their content, those that protocol v1 may name by their hash
+    /// afterwards.
+    pub noted: Vec<(PageIndex, PageHash)>,
 }
 
 /// What others must not have changed since the base.
@@ -55,7 +60,6 @@ pub(crate) enum ConflictRule {
         written_count_as_read: bool,
     },
     /// Anything at all.
-    #[cfg_attr(not(test), expect(dead_code, reason = "protocol v1 is not served yet"))]
     Whole,
 }
 
@@ -111,6 +115,7 @@ impl Commit {
                 pages: request.pages,
                 stage: request.stage,
                 lease: request.lease,
+                noted: Vec::new(),
             }],
         }
     }
@@ -145,6 +150,7 @@ impl From<GroupMember> for Member {
             pages: member.pages,
             stage: member.stage,
             lease: member.lease,
+            noted: Vec::new(),
         }
     }
 }

@@ -1,0 +1,8 @@
+//! Data plane v1: what the original's clients send, byte for byte, and what they are answered.
+
+mod client;
+mod commits;
+mod examples;
+mod options;
+mod refusals;
+mod uploads;
