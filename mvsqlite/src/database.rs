@@ -14,7 +14,8 @@
 //! - what is not stored is never reported as committed: where a commit and the end of a rollback
 //!   cannot be told apart, writing fails before.
 //!
-//! Not here: transactions over several databases of ours (refused).
+//! A transaction over several databases of one connection shows one moment of all of them, and
+//! commits in all or none.
 
 mod cache;
 mod code;
@@ -24,12 +25,14 @@ mod counter;
 mod error;
 mod exclusive;
 mod fetching;
+mod group;
 mod lease;
 mod lock;
 mod locking;
 mod page1;
 mod pragma;
 mod prefetch;
+mod read_set;
 mod reading;
 mod remote;
 mod snapshot;
@@ -44,7 +47,7 @@ use mvsqlite_protocol::{DatabaseName, Moment, PageIndex, PageSet, Version};
 
 pub(crate) use cache::PageCache;
 pub use code::SqliteCode;
-pub(crate) use connection::{FileId, Writers};
+pub(crate) use connection::{Connections, FileId};
 pub use error::{Cause, Error, Operation};
 pub(crate) use lease::Claim;
 pub use lease::sleep_for_lease;
@@ -53,9 +56,9 @@ pub use prefetch::PrefetchMetrics;
 pub(crate) use prefetch::fetcher::Fetcher;
 
 use cache::Identity;
-use connection::Progress;
 use counter::ChangeCounter;
 use prefetch::Prefetch;
+use read_set::ReadSet;
 use remote::Remote;
 use snapshot::Snapshot;
 use write_set::WriteSet;
@@ -118,13 +121,13 @@ pub struct DatabaseFile {
     transaction: Option<Transaction>,
     counter: ChangeCounter,
     /// Pages read since SQLite last dropped its cache.
-    read_set: PageSet,
+    read_set: ReadSet,
     prefetch: Prefetch,
     last_known: Option<Version>,
     /// To the write lease, from the first time that one is asked for.
     claim: Option<Arc<Claim>>,
-    /// What was last reported to the connection's writers.
-    reported: Option<Progress>,
+    /// The connection whose transaction this database takes part in now.
+    joined: Option<ConnectionId>,
     /// What `PRAGMA page_size` last asked for.
     asked_page_size: Option<u32>,
     last_error: Option<String>,
@@ -188,7 +191,7 @@ impl DatabaseFile {
         };
         let taken = match name.moment {
             Some(moment) => remote.resolve(moment),
-            None => remote.begin(None).map(|begun| begun.snapshot),
+            None => remote.begin(None, None).map(|begun| begun.snapshot),
         };
         let snapshot = taken.map_err(|cause| Error::new(Operation::Open, &name, None, cause))?;
         let identity = snapshot.identity;
@@ -211,10 +214,10 @@ impl DatabaseFile {
             name,
             transaction: None,
             counter,
-            read_set: PageSet::new(),
+            read_set: ReadSet::default(),
             prefetch,
             claim: None,
-            reported: None,
+            joined: None,
             asked_page_size: None,
             last_error: None,
         })
@@ -237,7 +240,6 @@ impl DatabaseFile {
 
     /// The connection this file belongs to (`SQLITE_FCNTL_PDB`).
     pub fn set_connection(&mut self, connection: ConnectionId) {
-        self.retire();
         self.connection = Some(connection);
     }
 
@@ -273,7 +275,10 @@ impl DatabaseFile {
     pub fn time_to_version(&self, unix_seconds: i64) -> Result<Option<Version>, Error> {
         let error = |cause| Error::new(Operation::Read, &self.name, None, cause);
         let snapshot = match u64::try_from(unix_seconds) {
-            Ok(0) => self.remote.begin(Some(self.identity)).map(|b| b.snapshot),
+            Ok(0) => {
+                let begun = self.remote.begin(Some(self.identity), None);
+                begun.map(|begun| begun.snapshot)
+            }
             Ok(seconds) => {
                 let moment = Moment::UnixMillis(seconds.saturating_mul(1000));
                 self.remote.resolve_version(moment).map(|found| found.0)
@@ -325,34 +330,11 @@ impl DatabaseFile {
             _ => Ok(()),
         }
     }
-
-    /// Tells the connection's other databases how far this one is.
-    fn report(&mut self, progress: Progress) {
-        if self.reported == Some(progress) {
-            return;
-        }
-        if let Some(connection) = self.connection {
-            let shared = self.remote.env.shared();
-            let name = self.name.namespace.as_str();
-            shared
-                .lock_writers()
-                .set(connection, self.id, name, progress);
-            self.reported = Some(progress);
-        }
-    }
-
-    /// This database is no longer being written.
-    fn retire(&mut self) {
-        if let (Some(connection), Some(_)) = (self.connection, self.reported.take()) {
-            let shared = self.remote.env.shared();
-            shared.lock_writers().remove(connection, self.id);
-        }
-    }
 }
 
 impl Drop for DatabaseFile {
     fn drop(&mut self) {
         self.give_up_lease();
-        self.retire();
+        self.leave_transaction();
     }
 }

@@ -11,7 +11,7 @@ use mvsqlite_protocol::name::NameError;
 
 use crate::client::{DataPlane, HttpTransport, Transport};
 use crate::config::{Config, ConfigError};
-use crate::database::{Fetcher, FileId, PageCache, Writers};
+use crate::database::{Connections, Fetcher, FileId, PageCache};
 use crate::keeper::Keeper;
 use crate::per_process::PerProcess;
 use crate::system::{Os, System};
@@ -32,12 +32,14 @@ pub(crate) struct Shared {
     pub(crate) fetcher: Arc<Fetcher>,
     pub(crate) workers: Workers,
     pub(crate) keeper: Keeper,
-    writers: Mutex<Writers>,
+    connections: Mutex<Connections>,
 }
 
 impl Shared {
-    pub(crate) fn lock_writers(&self) -> MutexGuard<'_, Writers> {
-        self.writers.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn lock_connections(&self) -> MutexGuard<'_, Connections> {
+        // A panic under this lock leaves a map that is still a map.
+        let connections = self.connections.lock();
+        connections.unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -70,7 +72,7 @@ impl Environment {
             cache: Mutex::new(PageCache::new(cache_bytes)),
             fetcher: Arc::default(),
             keeper: Keeper::default(),
-            writers: Mutex::default(),
+            connections: Mutex::default(),
         };
         Arc::new(Self {
             plane: DataPlane::new(transport, Arc::clone(&system), config.timeout),

@@ -6,8 +6,13 @@
 
 use std::time::Duration;
 
-use mvsqlite_protocol::v2::{self, CommitReply, CommitRequest, SettleReply, SettleRequest};
-use mvsqlite_protocol::{Code, NamespaceKey, Problem};
+use mvsqlite_protocol::v2::{
+    self, CommitReply, CommitRequest, GroupChanges, GroupCommitReply, GroupCommitRequest,
+    GroupName, GroupSettleRequest, SettleReply, SettleRequest,
+};
+use mvsqlite_protocol::{Code, NamespaceKey, Problem, ReadVersion, Version};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use super::DataPlane;
 use super::data_plane::{Failure, decode, encode};
@@ -20,9 +25,9 @@ const STAGED_BYTES_PER_SECOND: u64 = 16 << 20;
 
 /// What became of a commit.
 #[derive(Debug)]
-pub(crate) enum CommitOutcome {
+pub(crate) enum CommitOutcome<R = CommitReply> {
     /// It is durable and visible.
-    Committed(CommitReply),
+    Committed(R),
     /// It was refused, and nothing was committed.
     Refused(Box<Problem>),
     /// No server answered it, and nothing was committed.
@@ -32,13 +37,103 @@ pub(crate) enum CommitOutcome {
 }
 
 /// How the sending ended.
-enum Sent {
-    Committed(CommitReply),
+enum Sent<R> {
+    Committed(R),
     /// A refusal, or a failure that left no trace.
-    Definite(CommitOutcome),
+    Definite(CommitOutcome<R>),
     /// Some attempt may have had its effect; the outcome to report if settling finds that it had
     /// not.
-    Doubtful(CommitOutcome, CallError),
+    Doubtful(CommitOutcome<R>, CallError),
+}
+
+/// A commit on its way: of one namespace, or of several.
+trait Submission: Serialize {
+    type Reply: DeserializeOwned;
+
+    /// Where it is sent.
+    fn path(&self) -> String;
+
+    /// Says that an earlier sending may still be under way. False if it said so already.
+    fn mark_retried(&mut self) -> bool;
+
+    /// What settles it: path and body.
+    fn settlement(&self) -> Result<(String, Vec<u8>), CallError>;
+
+    /// The reply of one that was settled as committed: what others changed is not known.
+    fn settled(&self, version: Version, read_version: ReadVersion) -> Self::Reply;
+}
+
+#[derive(Serialize)]
+#[serde(transparent)]
+struct Single<'a> {
+    #[serde(skip)]
+    key: &'a NamespaceKey,
+    request: CommitRequest,
+}
+
+impl Submission for Single<'_> {
+    type Reply = CommitReply;
+
+    fn path(&self) -> String {
+        v2::path(self.key, "commit")
+    }
+
+    fn mark_retried(&mut self) -> bool {
+        !std::mem::replace(&mut self.request.retry, true)
+    }
+
+    fn settlement(&self) -> Result<(String, Vec<u8>), CallError> {
+        let request = SettleRequest {
+            namespace: self.request.namespace,
+            key: self.request.key,
+        };
+        Ok((v2::path(self.key, "settle"), encode(&request)?))
+    }
+
+    fn settled(&self, version: Version, read_version: ReadVersion) -> CommitReply {
+        CommitReply {
+            version,
+            seen: self.request.base,
+            read_version,
+            changed: None,
+        }
+    }
+}
+
+impl Submission for GroupCommitRequest {
+    type Reply = GroupCommitReply;
+
+    fn path(&self) -> String {
+        "/v2/commit".to_owned()
+    }
+
+    fn mark_retried(&mut self) -> bool {
+        !std::mem::replace(&mut self.retry, true)
+    }
+
+    fn settlement(&self) -> Result<(String, Vec<u8>), CallError> {
+        let members = self.members.iter().map(|member| GroupName {
+            ns: member.ns.clone(),
+            namespace: member.namespace,
+        });
+        let request = GroupSettleRequest {
+            key: self.key,
+            members: members.collect(),
+        };
+        Ok(("/v2/settle".to_owned(), encode(&request)?))
+    }
+
+    fn settled(&self, version: Version, read_version: ReadVersion) -> GroupCommitReply {
+        let changes = self.members.iter().map(|member| GroupChanges {
+            seen: member.base,
+            changed: None,
+        });
+        GroupCommitReply {
+            version,
+            read_version,
+            members: changes.collect(),
+        }
+    }
 }
 
 impl DataPlane {
@@ -50,39 +145,37 @@ impl DataPlane {
         request: CommitRequest,
         staged_bytes: u64,
     ) -> CommitOutcome {
+        self.submit(Single { key, request }, staged_bytes)
+    }
+
+    /// As [`Self::commit`], over several namespaces. The reply has an entry for each member.
+    pub(crate) fn commit_group(
+        &self,
+        request: GroupCommitRequest,
+        staged_bytes: u64,
+    ) -> CommitOutcome<GroupCommitReply> {
+        self.submit(request, staged_bytes)
+    }
+
+    fn submit<S: Submission>(&self, mut commit: S, staged_bytes: u64) -> CommitOutcome<S::Reply> {
         let timeout = self.timeout + Duration::from_secs(staged_bytes / STAGED_BYTES_PER_SECOND);
-        let settle = SettleRequest {
-            namespace: request.namespace,
-            key: request.key,
-        };
-        let base = request.base;
-        match self.send_commit(key, request, timeout) {
+        match self.send_commit(&mut commit, timeout) {
             Sent::Committed(reply) => CommitOutcome::Committed(reply),
             Sent::Definite(outcome) => outcome,
-            Sent::Doubtful(if_aborted, cause) => match self.settle(key, &settle) {
+            Sent::Doubtful(if_aborted, cause) => match self.settle(&commit) {
                 Some(SettleReply::Committed {
                     version,
                     read_version,
-                }) => CommitOutcome::Committed(CommitReply {
-                    version,
-                    seen: base,
-                    read_version,
-                    changed: None,
-                }),
+                }) => CommitOutcome::Committed(commit.settled(version, read_version)),
                 Some(SettleReply::Aborted) => if_aborted,
                 None => CommitOutcome::Unknown(cause),
             },
         }
     }
 
-    fn send_commit(
-        &self,
-        key: &NamespaceKey,
-        mut request: CommitRequest,
-        timeout: Duration,
-    ) -> Sent {
-        let path = v2::path(key, "commit");
-        let mut body = match encode(&request) {
+    fn send_commit<S: Submission>(&self, commit: &mut S, timeout: Duration) -> Sent<S::Reply> {
+        let path = commit.path();
+        let mut body = match encode(commit) {
             Ok(body) => body,
             Err(error) => return Sent::Definite(CommitOutcome::NotCommitted(error)),
         };
@@ -110,9 +203,8 @@ impl DataPlane {
                     false => Sent::Definite(CommitOutcome::NotCommitted(error)),
                 };
             }
-            if !request.retry {
-                request.retry = true;
-                match encode(&request) {
+            if commit.mark_retried() {
+                match encode(commit) {
                     Ok(again) => body = again,
                     Err(error) => return doubtful(error),
                 }
@@ -121,9 +213,8 @@ impl DataPlane {
     }
 
     /// `None`: no answer, or none that says it.
-    fn settle(&self, key: &NamespaceKey, request: &SettleRequest) -> Option<SettleReply> {
-        let path = v2::path(key, "settle");
-        let body = encode(request).ok()?;
+    fn settle(&self, commit: &impl Submission) -> Option<SettleReply> {
+        let (path, body) = commit.settlement().ok()?;
         let mut attempts = Attempts::start(self);
         loop {
             match self.attempt(attempts.server(), &path, &body, self.timeout) {
@@ -139,12 +230,12 @@ impl DataPlane {
     }
 }
 
-fn doubtful(error: CallError) -> Sent {
+fn doubtful<R>(error: CallError) -> Sent<R> {
     Sent::Doubtful(CommitOutcome::NotCommitted(error.clone()), error)
 }
 
 /// An answer that is not a success. `doubt`: an earlier attempt may have had its effect.
-fn refused(error: CallError, doubt: bool) -> Sent {
+fn refused<R>(error: CallError, doubt: bool) -> Sent<R> {
     match error {
         CallError::Refused(problem) => {
             // These do not say that nothing was written.

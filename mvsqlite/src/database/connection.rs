@@ -1,59 +1,200 @@
-//! Which databases of ours a SQLite connection is writing, so that a transaction over two of them
-//! is noticed before it loses its atomicity.
+//! What the databases of ours on one SQLite connection know of each other. Those that hold a lock at
+//! the same time belong to one transaction:
+//!
+//! - they show one moment: each begins as of the read version at which the first of them began;
+//! - a commit of some of them relies on what was read from the others, and has it checked.
+//!
+//! Not part of it: past versions, which need no check, and databases of other stores, which cannot be
+//! compared.
 
 use std::collections::HashMap;
 
-use super::ConnectionId;
+use mvsqlite_protocol::{NamespaceKey, ReadVersion, Version};
+
+use super::cache::Identity;
+use super::read_set::ReadSet;
+use super::{ConnectionId, DatabaseFile};
 
 /// A database file of this process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct FileId(pub(crate) u64);
 
-/// How far a writer has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Progress {
-    /// It holds RESERVED or more.
-    Reserved,
-    /// SQLite wrote pages.
-    Wrote,
-    /// It is committed, and SQLite has not unlocked it yet.
-    Committed,
+/// A database that holds a lock.
+#[derive(Debug, Clone)]
+pub(super) struct Participant {
+    pub(super) key: NamespaceKey,
+    pub(super) identity: Identity,
+    /// The version it reads.
+    pub(super) base: Version,
+    /// The largest read version the server gave for it.
+    pub(super) read_version: ReadVersion,
+    pub(super) read: ReadSet,
+    /// An own commit that lies over the base.
+    pub(super) own: Option<Version>,
+    /// The own commit belongs to a COMMIT that SQLite has not finished yet.
+    pub(super) committing: bool,
 }
 
-/// The writers of a process, by connection.
+/// The databases of a process that hold a lock, by connection.
 #[derive(Debug, Default)]
-pub(crate) struct Writers {
-    by_connection: HashMap<ConnectionId, HashMap<FileId, (String, Progress)>>,
+pub(crate) struct Connections {
+    by_id: HashMap<ConnectionId, Members>,
 }
 
-impl Writers {
-    pub(super) fn set(
-        &mut self,
-        connection: ConnectionId,
-        file: FileId,
-        name: &str,
-        progress: Progress,
-    ) {
-        let writers = self.by_connection.entry(connection).or_default();
-        writers.insert(file, (name.to_owned(), progress));
+#[derive(Debug)]
+struct Members {
+    /// Where the first of them began.
+    moment: ReadVersion,
+    files: HashMap<FileId, Participant>,
+}
+
+impl Connections {
+    /// The moment that a database of the connection shall show, if others hold a lock already.
+    fn moment(&self, connection: ConnectionId) -> Option<ReadVersion> {
+        self.by_id.get(&connection).map(|members| members.moment)
     }
 
-    pub(super) fn remove(&mut self, connection: ConnectionId, file: FileId) {
-        if let Some(writers) = self.by_connection.get_mut(&connection) {
-            writers.remove(&file);
-            if writers.is_empty() {
-                self.by_connection.remove(&connection);
+    fn join(&mut self, connection: ConnectionId, file: FileId, participant: Participant) {
+        let members = self.by_id.entry(connection).or_insert_with(|| Members {
+            moment: participant.read_version,
+            files: HashMap::new(),
+        });
+        members.files.insert(file, participant);
+    }
+
+    fn leave(&mut self, connection: ConnectionId, file: FileId) {
+        if let Some(members) = self.by_id.get_mut(&connection) {
+            members.files.remove(&file);
+            if members.files.is_empty() {
+                self.by_id.remove(&connection);
             }
         }
     }
 
-    /// Another database that the same connection writes, the one furthest on: its name and how far
-    /// it is.
-    pub(super) fn other(&self, connection: ConnectionId, file: FileId) -> Option<(&str, Progress)> {
-        let writers = self.by_connection.get(&connection)?;
-        let others = writers.iter().filter(|(other, _)| **other != file);
-        others
-            .map(|(_, (name, progress))| (name.as_str(), *progress))
-            .max_by_key(|(_, progress)| *progress)
+    fn get_mut(&mut self, connection: ConnectionId, file: FileId) -> Option<&mut Participant> {
+        self.by_id.get_mut(&connection)?.files.get_mut(&file)
+    }
+
+    /// The connection's other databases whose reads a commit of these relies on, in the order in
+    /// which they were opened.
+    pub(super) fn others(&self, connection: ConnectionId, files: &[FileId]) -> Vec<Participant> {
+        let Some(members) = self.by_id.get(&connection) else {
+            return Vec::new();
+        };
+        let others = members.files.iter();
+        // Where SQLite commits one database after the other, what an earlier one read was checked
+        // at its own commit.
+        let mut others: Vec<_> = others
+            .filter(|(file, participant)| !files.contains(file) && !participant.committing)
+            .collect();
+        others.sort_unstable_by_key(|(file, _)| **file);
+        others.into_iter().map(|(_, other)| other.clone()).collect()
+    }
+}
+
+impl DatabaseFile {
+    /// Where to begin, if the transaction has begun already on another database. SQLite gives up
+    /// the locks of a connection together, so those that are held belong to one transaction, or to
+    /// statements that are still open.
+    ///
+    /// Never before what this handle has seen: whoever has read or written something finds it again.
+    pub(super) fn moment(&self) -> Option<ReadVersion> {
+        let connection = self.connection?;
+        let shared = self.remote.env.shared();
+        let moment = shared.lock_connections().moment(connection)?;
+        let seen = self.last_known.is_none_or(|seen| moment.sees(seen));
+        seen.then_some(moment)
+    }
+
+    /// Joins the connection's transaction: a snapshot was taken.
+    pub(super) fn join_transaction(&mut self) {
+        let (Some(connection), Some(transaction)) = (self.connection, &self.transaction) else {
+            return;
+        };
+        let snapshot = &transaction.snapshot;
+        let participant = Participant {
+            key: self.remote.key.clone(),
+            identity: snapshot.identity,
+            base: snapshot.version,
+            read_version: snapshot.read_version,
+            read: self.read_set.clone(),
+            own: None,
+            committing: false,
+        };
+        let shared = self.remote.env.shared();
+        let mut connections = shared.lock_connections();
+        connections.join(connection, self.id, participant);
+        self.joined = Some(connection);
+    }
+
+    /// Leaves it: the snapshot is given up.
+    pub(super) fn leave_transaction(&mut self) {
+        if let Some(connection) = self.joined.take() {
+            let shared = self.remote.env.shared();
+            shared.lock_connections().leave(connection, self.id);
+        }
+    }
+
+    /// Lets the others know what has changed.
+    pub(super) fn update_participant(&self, change: impl FnOnce(&mut Participant)) {
+        let Some(connection) = self.joined else {
+            return;
+        };
+        let shared = self.remote.env.shared();
+        let mut connections = shared.lock_connections();
+        if let Some(participant) = connections.get_mut(connection, self.id) {
+            change(participant);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mvsqlite_protocol::{Incarnation, NamespaceId};
+
+    const CONNECTION: ConnectionId = ConnectionId(1);
+
+    fn participant(read_version: u64) -> Participant {
+        Participant {
+            key: "db".parse().unwrap(),
+            identity: Identity {
+                incarnation: Incarnation::from_bytes([1; 8]),
+                namespace: NamespaceId::from_bytes([1; 10]),
+            },
+            base: Version::new(read_version, 0),
+            read_version: ReadVersion(read_version),
+            read: ReadSet::default(),
+            own: None,
+            committing: false,
+        }
+    }
+
+    #[test]
+    fn the_moment_is_that_of_the_first_until_the_last_has_left() {
+        let mut connections = Connections::default();
+        assert_eq!(connections.moment(CONNECTION), None);
+        connections.join(CONNECTION, FileId(1), participant(5));
+        connections.join(CONNECTION, FileId(2), participant(7));
+        connections.leave(CONNECTION, FileId(1));
+        assert_eq!(connections.moment(CONNECTION), Some(ReadVersion(5)));
+        assert_eq!(connections.moment(ConnectionId(2)), None);
+        connections.leave(CONNECTION, FileId(2));
+        assert_eq!(connections.moment(CONNECTION), None);
+    }
+
+    #[test]
+    fn others_are_those_that_do_not_commit_themselves() {
+        let mut connections = Connections::default();
+        for file in 1..=4 {
+            connections.join(CONNECTION, FileId(file), participant(file));
+        }
+        connections
+            .get_mut(CONNECTION, FileId(3))
+            .unwrap()
+            .committing = true;
+        let others = connections.others(CONNECTION, &[FileId(1)]);
+        let bases: Vec<_> = others.iter().map(|other| other.base.commit()).collect();
+        assert_eq!(bases, [2, 4]);
     }
 }

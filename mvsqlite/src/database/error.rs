@@ -133,16 +133,16 @@ pub enum Cause {
         /// Zero-based.
         page: PageIndex,
     },
-    /// A second database of ours is written in the same transaction.
+    /// The databases of a transaction lie in different stores.
     #[error(
-        "the transaction also writes '{other}', and two mvSQLite databases cannot yet be committed together{}; write one per transaction",
-        if *.committed { " (that one IS committed already)" } else { ", so neither is" })]
-    SecondDatabase {
-        /// The other one.
-        other: String,
-        /// Whether the other one's part is committed already.
-        committed: bool,
-    },
+        "the transaction writes databases of different stores, which cannot be committed together, so none is; write one per transaction"
+    )]
+    SeveralStores,
+    /// A namespace is attached twice, and written through both.
+    #[error(
+        "the namespace is attached twice to this connection and the transaction writes it through both names, so nothing is committed; use one of them"
+    )]
+    AttachedTwice,
     /// The process was forked while the transaction was open.
     #[error(
         "the process was forked inside this transaction, which belongs to the parent; begin a new one in the child"
@@ -238,7 +238,8 @@ impl Error {
             Cause::Immutable | Cause::ReadOnly => SqliteCode::ReadOnly,
             Cause::PageSizeUnsupported(_)
             | Cause::PageSizeChange { .. }
-            | Cause::SecondDatabase { .. } => SqliteCode::Error,
+            | Cause::SeveralStores
+            | Cause::AttachedTwice => SqliteCode::Error,
             Cause::NotADatabase => SqliteCode::NotADatabase,
             Cause::TooLarge { .. } => SqliteCode::Full,
             // Not `SQLITE_ERROR`: after an I/O error SQLite drops its cache, which may hold what was
@@ -268,8 +269,11 @@ impl Error {
                 _ => SqliteCode::ReadOnlyDbMoved,
             },
             // At COMMIT a snapshot that can no longer be checked is as good as a conflict: nothing
-            // was written, and a new snapshot cures it.
-            Code::SnapshotTooOld if self.0.operation == Operation::Commit => {
+            // was written, and a new snapshot cures it. And a transaction over several databases
+            // may have begun too long ago to be joined.
+            Code::SnapshotTooOld
+                if matches!(self.0.operation, Operation::Begin | Operation::Commit) =>
+            {
                 SqliteCode::BusySnapshot
             }
             // Before anything is written it can be waited for. At COMMIT nothing was committed, because

@@ -70,13 +70,6 @@ impl DatabaseFile {
         self.claim.as_ref()?.in_use()
     }
 
-    /// The commit was made, and gave the lease back.
-    pub(super) fn lease_returned(&self) {
-        if let Some(claim) = &self.claim {
-            claim.returned();
-        }
-    }
-
     /// The write transaction has ended. One that was not committed still has its lease.
     pub(super) fn end_lease_use(&self) {
         if let Some(claim) = self.own_claim() {

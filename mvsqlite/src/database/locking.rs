@@ -2,7 +2,6 @@
 
 use mvsqlite_protocol::{Moment, Version};
 
-use super::connection::Progress;
 use super::error::{Cause, Error, Operation};
 use super::lock::LockLevel;
 use super::write_set::WriteSet;
@@ -41,14 +40,15 @@ impl DatabaseFile {
         }
         if level == LockLevel::None {
             self.transaction = None;
+            self.leave_transaction();
         }
         self.level = self.level.min(level);
     }
 
-    /// Takes a snapshot of the newest version.
+    /// Takes a snapshot: of the newest version, or of the moment that the transaction shows.
     fn begin(&mut self) -> Result<(), Cause> {
         self.opening = None;
-        let begun = match self.remote.begin(Some(self.identity)) {
+        let begun = match self.remote.begin(Some(self.identity), self.moment()) {
             Ok(begun) => begun,
             Err(cause) => {
                 self.counter.spoil();
@@ -68,6 +68,7 @@ impl DatabaseFile {
             own: None,
             stale: false,
         });
+        self.join_transaction();
         Ok(())
     }
 
@@ -95,7 +96,6 @@ impl DatabaseFile {
         let snapshot = &transaction.snapshot;
         let writes = WriteSet::new(snapshot.page_size(), snapshot.page_count());
         transaction.phase = Phase::Writing(writes);
-        self.report(Progress::Reserved);
         Ok(())
     }
 
@@ -119,7 +119,13 @@ impl DatabaseFile {
             return Err(Cause::StaleSnapshot);
         }
         if let Some(own) = transaction.own.take() {
+            let (base, read_version) = (own.snapshot.version, own.snapshot.read_version);
             transaction.snapshot = own.snapshot;
+            self.update_participant(|participant| {
+                participant.base = base;
+                participant.read_version = participant.read_version.max(read_version);
+                participant.own = None;
+            });
         }
         Ok(())
     }
@@ -138,12 +144,12 @@ impl DatabaseFile {
             Phase::Committed | Phase::Finished => {}
         }
         self.end_lease_use();
-        self.retire();
+        self.update_participant(|participant| participant.committing = false);
     }
 }
 
 /// The version just below.
-fn predecessor(version: Version) -> Version {
+pub(super) fn predecessor(version: Version) -> Version {
     let mut bytes = *version.as_bytes();
     for byte in bytes.iter_mut().rev() {
         let (less, borrow) = byte.overflowing_sub(1);

@@ -68,7 +68,7 @@ impl DatabaseFile {
                 bytes.start < page1::CACHE_CHECK.end && bytes.end > page1::CACHE_CHECK.start;
             if index == PAGE_1 && checks_cache && counter.seen() {
                 // SQLite drops its cache: what it read before counts no longer.
-                *read_set = Default::default();
+                read_set.clear();
             }
             read_set.insert(index);
             transaction.page(remote, index, prefetch, counter.held())
@@ -80,7 +80,7 @@ impl DatabaseFile {
         if let Some(snapshot) = self.pinned.as_ref().or(self.opening.as_ref()) {
             return Ok(snapshot.clone());
         }
-        Ok(self.remote.begin(Some(self.identity))?.snapshot)
+        Ok(self.remote.begin(Some(self.identity), None)?.snapshot)
     }
 }
 

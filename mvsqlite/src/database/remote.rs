@@ -6,7 +6,7 @@ use mvsqlite_protocol::page::{MAX_PAGE_SIZE, MIN_PAGE_SIZE};
 use mvsqlite_protocol::v2::{
     BeginReply, BeginRequest, Concurrency, Limits, PAGE_1, ResolveRequest,
 };
-use mvsqlite_protocol::{Moment, NamespaceKey, PageImage};
+use mvsqlite_protocol::{Moment, NamespaceKey, PageImage, ReadVersion};
 
 use super::cache::{Content, Identity, PageCache};
 use super::error::Cause;
@@ -38,8 +38,13 @@ pub(super) fn bad_reply(text: impl Into<String>) -> Cause {
 }
 
 impl Remote {
-    /// Takes a snapshot of the newest version. `expected`: what this database was opened as.
-    pub(super) fn begin(&self, expected: Option<Identity>) -> Result<Begun, Cause> {
+    /// Takes a snapshot of the newest version, or of the newest as of a read version. `expected`:
+    /// what this database was opened as.
+    pub(super) fn begin(
+        &self,
+        expected: Option<Identity>,
+        as_of: Option<ReadVersion>,
+    ) -> Result<Begun, Cause> {
         let shared = self.env.shared();
         let known = expected.and_then(|identity| lock_cache(&shared).known(identity));
         let has_page1 = match (expected, &known) {
@@ -52,7 +57,7 @@ impl Remote {
         let request = BeginRequest {
             known,
             want_pages: !has_page1,
-            as_of: None,
+            as_of,
         };
         let reply = self.env.plane().begin(&self.key, &request)?;
         let identity = Identity {

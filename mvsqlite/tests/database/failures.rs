@@ -213,35 +213,30 @@ fn a_commit_in_the_child_of_a_transaction_of_the_parent_is_refused() {
 }
 
 #[test]
-fn a_second_database_written_in_the_transaction_is_refused_before_anything_is_committed() {
-    for super_journal in [Some("test-mj0001"), None] {
-        let world = World::new();
-        let env = world.process();
-        create(&mut open(&env), 4);
-        let [mut a, mut b] = [open(&env), open(&env)];
-        for pager in [&mut a, &mut b] {
-            pager.file.set_connection(ConnectionId(7));
-            pager.begin().unwrap();
-            pager.reserve().unwrap();
-            pager.change(2, page_with(60)).unwrap();
-            pager.spill().unwrap();
-        }
-        let head = world.model.state().head();
-        let mut page1 = a.page(0).unwrap();
+fn a_namespace_attached_twice_cannot_be_written_through_both_names() {
+    let world = World::new();
+    let env = world.process();
+    create(&mut open(&env), 4);
+    let [mut a, mut b] = [open(&env), open(&env)];
+    for pager in [&mut a, &mut b] {
+        pager.file.set_connection(ConnectionId(7));
+        pager.begin().unwrap();
+        pager.reserve().unwrap();
+        pager.change(2, page_with(60)).unwrap();
+        pager.spill().unwrap();
+        let mut page1 = pager.page(0).unwrap();
         page1[27] += 1;
-        a.file.write(0, &page1).unwrap();
-        let error = a.file.sync(super_journal).unwrap_err();
-        assert!(matches!(
-            error.cause(),
-            Cause::SecondDatabase {
-                committed: false,
-                ..
-            }
-        ));
-        assert_eq!(error.sqlite_code(), SqliteCode::Error);
-        assert_eq!(world.model.state().head(), head);
-        a.file.unlock(LockLevel::None);
-        b.rollback(false);
+        pager.file.write(0, &page1).unwrap();
+    }
+    let head = world.model.state().head();
+    let both = &mut [&mut a.file, &mut b.file];
+    let error = DatabaseFile::commit_together(both).unwrap_err();
+    assert!(matches!(error.cause(), Cause::AttachedTwice), "{error}");
+    assert_eq!(error.sqlite_code(), SqliteCode::Error);
+    assert_eq!(world.model.state().head(), head);
+    for pager in [&mut a, &mut b] {
+        pager.rollback(true);
+        pager.end();
     }
 }
 

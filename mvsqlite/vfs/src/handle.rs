@@ -126,6 +126,8 @@ impl Handle {
         let becomes_writer = level >= LockLevel::Reserved && self.level < LockLevel::Reserved;
         if becomes_writer {
             self.start_writing()?;
+        } else if self.level == LockLevel::None {
+            self.tell_connection();
         }
         if let Err(error) = self.file.lock(level) {
             if becomes_writer {
@@ -198,26 +200,32 @@ impl Handle {
             let (connection, member) = (self.connection().addr(), self.member());
             match self.super_journals().join(name, connection, member) {
                 Joined::Prepared => return Ok(()),
-                Joined::Refused => {
-                    return Err(Failure::new(
-                        code::ERROR,
-                        format!(
-                            "cannot commit mvSQLite namespace '{}': the transaction also writes \
-                             another mvSQLite database, and two cannot be committed together yet; \
-                             nothing was committed, write one per transaction",
-                            self.file.name().namespace
-                        ),
-                    ));
-                }
                 Joined::NotOurs => {}
             }
         }
         self.file.sync(super_journal).map_err(Failure::from)
     }
 
-    /// The deletion of the super-journal under which this handle prepared.
-    pub(crate) fn commit_prepared(&mut self) -> Result<(), Failure> {
-        self.file.sync(None).map_err(Failure::from)
+    /// The deletion of the super-journal under which these handles noted themselves: they commit,
+    /// all or none.
+    pub(crate) fn commit_together(vfs: &Vfs, handles: &mut [&mut Self]) -> c_int {
+        if handles.iter().any(|handle| handle.poisoned) {
+            return code::IOERR;
+        }
+        let ended = ffi_guard(vfs.api(), "commit", || {
+            let mut files: Vec<_> = handles.iter_mut().map(|handle| &mut handle.file).collect();
+            DatabaseFile::commit_together(&mut files).map_err(Failure::from)
+        });
+        let (failure, poisoned) = match ended {
+            Ended::Returned(()) => return code::OK,
+            Ended::Failed(failure) => (failure, false),
+            Ended::Panicked(failure) => (failure, true),
+        };
+        for handle in handles {
+            handle.last_failure = Some(failure.message.clone());
+            handle.poisoned |= poisoned;
+        }
+        failure.code
     }
 
     /// The page size that a new database gets.

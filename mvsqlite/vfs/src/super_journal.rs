@@ -3,11 +3,9 @@
 //! SQLite writes the names of the members' journals into one file, sends each member
 //! `SQLITE_FCNTL_SYNC` with that file's name, and deletes the file: that is the commit. Since the
 //! file is named after the main database, it is ours whenever that is, and then lives here, in
-//! memory. A member that is ours prepares at its SYNC and commits when the file is deleted, so that
-//! a failure anywhere before leaves nothing behind.
-//!
-//! One member of ours can be committed so; a second is refused at its SYNC, while everything can
-//! still be rolled back.
+//! memory. A member that is ours notes itself at its SYNC, and all of them commit together, in one
+//! request to the store, when the file is deleted: a failure anywhere before leaves nothing behind,
+//! and there is no moment at which some have committed and others not.
 //!
 //! Rollback deletes the file as well, with another flag, as soon as the first member has played
 //! its journal back; the other members would then find their journals orphaned and skip them. So
@@ -55,7 +53,8 @@ struct SuperJournal {
     content: SharedJournal,
     /// Known from the first SYNC on.
     connection: Option<Connection>,
-    prepared: Option<Member>,
+    /// In the order of their SYNCs.
+    prepared: Vec<Member>,
 }
 
 /// What became of a member's SYNC.
@@ -63,8 +62,6 @@ struct SuperJournal {
 pub(crate) enum Joined {
     /// It commits when the super-journal is deleted.
     Prepared,
-    /// Another database of ours is in the transaction already.
-    Refused,
     /// There is no such super-journal here: it is an ordinary file.
     NotOurs,
 }
@@ -133,7 +130,7 @@ impl SuperJournals {
         let file = SuperJournal {
             content: Arc::clone(&content),
             connection: None,
-            prepared: None,
+            prepared: Vec::new(),
         };
         self.state().files.insert(name.to_owned(), file);
         content
@@ -151,19 +148,18 @@ impl SuperJournals {
             return Joined::NotOurs;
         };
         file.connection = Some(connection);
-        match file.prepared {
-            Some(other) if other != member => Joined::Refused,
-            _ => {
-                file.prepared = Some(member);
-                Joined::Prepared
-            }
+        if !file.prepared.contains(&member) {
+            file.prepared.push(member);
         }
+        Joined::Prepared
     }
 
-    /// Deletion as commit: the member that is to be committed now. The file stays for the
-    /// playback that follows if that fails.
-    pub(crate) fn decide(&self, name: &str) -> Option<Member> {
-        self.state().files.get_mut(name)?.prepared.take()
+    /// Deletion as commit: the members that are to be committed now, each once. The file stays for
+    /// the playback that follows if that fails.
+    pub(crate) fn decide(&self, name: &str) -> Vec<Member> {
+        let mut state = self.state();
+        let file = state.files.get_mut(name);
+        file.map_or_else(Vec::new, |file| std::mem::take(&mut file.prepared))
     }
 
     /// Deletion as clean-up. A file that a transaction still refers to stays.
@@ -190,15 +186,16 @@ mod tests {
     }
 
     #[test]
-    fn one_member_is_committed_by_the_deletion_and_a_second_is_refused() {
+    fn all_members_are_committed_by_the_deletion_each_once() {
         let journals = journals();
         assert!(journals.writer_started(1, 10));
         assert!(!journals.writer_started(1, 11));
         assert_eq!(journals.join("a-mj", 1, 10), Joined::Prepared);
-        assert_eq!(journals.join("a-mj", 1, 11), Joined::Refused);
+        assert_eq!(journals.join("a-mj", 1, 11), Joined::Prepared);
+        assert_eq!(journals.join("a-mj", 1, 10), Joined::Prepared);
         assert_eq!(journals.join("b-mj", 1, 11), Joined::NotOurs);
-        assert_eq!(journals.decide("a-mj"), Some(10));
-        assert_eq!(journals.decide("a-mj"), None);
+        assert_eq!(journals.decide("a-mj"), [10, 11]);
+        assert!(journals.decide("a-mj").is_empty());
     }
 
     #[test]

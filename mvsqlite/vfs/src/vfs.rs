@@ -246,16 +246,17 @@ fn delete_super_journal(vfs: &Vfs, name: &str, commits: bool) -> Result<c_int, F
     let journals = vfs.super_journals();
     if !commits {
         journals.forget(name);
-    } else if let Some(member) = journals.decide(name) {
-        let handle = ptr::with_exposed_provenance_mut::<Handle>(member);
-        // SAFETY: the member noted itself during this very COMMIT, which this thread runs; a handle
-        // stays open, at its address, while its connection commits.
-        let handle = unsafe { &mut *handle };
-        return Ok(handle.guarded("commit", |handle| {
-            handle.commit_prepared().map(|()| code::OK)
-        }));
+        return Ok(code::OK);
     }
-    Ok(code::OK)
+    let members = journals.decide(name);
+    let handles = members.into_iter().map(|member| {
+        let handle = ptr::with_exposed_provenance_mut::<Handle>(member);
+        // SAFETY: the members, each once, noted themselves during this very COMMIT, which this
+        // thread runs; a handle stays open, at its address, while its connection commits.
+        unsafe { &mut *handle }
+    });
+    let mut handles: Vec<_> = handles.collect();
+    Ok(Handle::commit_together(vfs, &mut handles))
 }
 
 pub(crate) unsafe extern "C" fn access(

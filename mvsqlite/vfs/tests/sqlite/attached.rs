@@ -3,7 +3,7 @@
 use rusqlite::Connection;
 use rusqlite::ffi::{SQLITE_BUSY_SNAPSHOT, SQLITE_ERROR};
 
-use crate::host::{code, create, logged, open, store, text};
+use crate::host::{code, create, open, text};
 
 fn with_attached(main: &str, other: &str) -> Connection {
     create(other)
@@ -54,27 +54,6 @@ fn a_conflict_under_a_super_journal_is_busy_snapshot_and_rolls_back() {
     db.execute_batch("BEGIN IMMEDIATE; UPDATE u SET v=v+1; COMMIT")
         .unwrap();
     assert_eq!(text(&open("super-other"), "SELECT v FROM u"), "11");
-}
-
-#[test]
-fn writing_two_databases_in_one_transaction_is_refused_and_changes_neither() {
-    let db = with_attached("two-main", "two-other");
-    let before = (store().versions("two-main"), store().versions("two-other"));
-    let both = "BEGIN; UPDATE t SET v=1; UPDATE u SET v=1; COMMIT";
-    assert_eq!(code(db.execute_batch(both)), SQLITE_ERROR);
-    assert_eq!(
-        (store().versions("two-main"), store().versions("two-other")),
-        before
-    );
-    assert!(!logged("'two-other'").is_empty());
-    if !db.is_autocommit() {
-        db.execute_batch("ROLLBACK").unwrap();
-    }
-    assert_eq!(text(&db, "SELECT t.v + u.v FROM t, u"), "0");
-    db.execute_batch("UPDATE t SET v=5; UPDATE u SET v=6")
-        .unwrap();
-    assert_eq!(text(&open("two-main"), "SELECT v FROM t"), "5");
-    assert_eq!(text(&open("two-other"), "SELECT v FROM u"), "6");
 }
 
 #[test]

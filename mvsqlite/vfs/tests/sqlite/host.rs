@@ -5,6 +5,7 @@ use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::ThreadId;
+use std::time::Duration;
 
 use mvsqlite::system::Os;
 use mvsqlite::{Config, Environment};
@@ -119,12 +120,14 @@ impl Host {
             assert_eq!(set, ffi::SQLITE_OK);
             let store = Arc::new(ModelStore::new());
             let system = Arc::new(Os::new());
-            // So little that these tests take the way of large transactions too.
             let config = Config {
+                // So little that these tests take the way of large transactions too.
                 upload_bytes: 256 << 10,
                 journal_bytes: 64 << 10,
                 // No test is to push out what another one has fetched.
                 cache_bytes: 1 << 30,
+                // The model answers at once or never.
+                timeout: Duration::from_millis(300),
                 ..Config::default()
             };
             let environment = Environment::with_transport(config, store.clone(), system);

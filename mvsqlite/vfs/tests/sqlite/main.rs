@@ -7,6 +7,7 @@ mod attached;
 mod bugs;
 mod files;
 mod functions;
+mod group;
 mod host;
 mod large;
 mod maintenance;

@@ -29,6 +29,12 @@ struct State {
     bugs: HashSet<(String, &'static str)>,
     /// The pages of each `read` that was answered, by key.
     reads: HashMap<String, Vec<PageSet>>,
+    /// What became of group commits, by idempotency key.
+    groups: HashMap<IdempotencyKey, Option<Version>>,
+    /// How many of the next calls are done and not answered: (key, call).
+    lost_replies: HashMap<(String, &'static str), u32>,
+    /// Run right before the next call: (key, call).
+    before: HashMap<(String, &'static str), Box<dyn FnOnce() + Send>>,
 }
 
 struct Namespace {
@@ -117,6 +123,18 @@ impl ModelStore {
         };
     }
 
+    /// The replies to the next such calls get lost. A group goes by its first member's key.
+    pub fn lose_replies(&self, key: &str, call: &'static str, count: u32) {
+        let call = (key.to_owned(), call);
+        self.state().lost_replies.insert(call, count);
+    }
+
+    /// Runs something, which may use the store, right before the next such call.
+    pub fn before(&self, key: &str, call: &'static str, action: impl FnOnce() + Send + 'static) {
+        let call = (key.to_owned(), call);
+        self.state().before.insert(call, Box::new(action));
+    }
+
     /// The versions a namespace went through, oldest first.
     pub fn versions(&self, key: &str) -> Vec<Version> {
         let state = self.state();
@@ -159,6 +177,8 @@ impl State {
     fn answer(&mut self, key: &str, call: &str, body: &[u8]) -> Result<Vec<u8>, Problem> {
         let now = ReadVersion(self.clock);
         match call {
+            "group commit" => reply(&self.commit_group(request(body)?)?),
+            "group settle" => reply(&self.settle_group(&request(body)?, now)),
             "begin" => reply(&self.namespace(key)?.begin(&request(body)?, now)),
             "resolve" => reply(&self.namespace(key)?.resolve(&request(body)?, now)?),
             "read" => self.read(key, &request(body)?),
@@ -183,6 +203,66 @@ impl State {
             body.extend(reply(&image)?);
         }
         Ok(body)
+    }
+
+    /// All members, or none: each is checked before any is written.
+    fn commit_group(&mut self, request: GroupCommitRequest) -> Result<GroupCommitReply, Problem> {
+        let done = self.groups.get(&request.key).copied();
+        let version = match done {
+            Some(Some(version)) => version,
+            Some(None) => return Err(Problem::new(Code::Aborted, "settled")),
+            None => self.install_group(&request)?,
+        };
+        self.groups.insert(request.key, Some(version));
+        let mut members = Vec::new();
+        for member in &request.members {
+            let namespace = self.namespace(member.ns.as_str())?;
+            members.push(GroupChanges {
+                seen: member.base.max(namespace.head_but(version)),
+                changed: Some(namespace.changed(member.base, &[version])),
+            });
+        }
+        Ok(GroupCommitReply {
+            version,
+            read_version: ReadVersion(self.clock),
+            members,
+        })
+    }
+
+    fn install_group(&mut self, request: &GroupCommitRequest) -> Result<Version, Problem> {
+        let mut parts = Vec::new();
+        for member in &request.members {
+            let staged = member.stage.and_then(|stage| self.stages.get(&stage.stage));
+            let mut pages = staged.cloned().unwrap_or_default();
+            let inline = member.pages.iter();
+            pages.extend(inline.map(|page| (page.index, page.data.to_vec())));
+            let namespace = self.namespace(member.ns.as_str())?;
+            namespace.check(member.base, &member.read, &mut pages.clone())?;
+            parts.push(pages);
+        }
+        let version = self.tick();
+        for (member, pages) in request.members.iter().zip(parts) {
+            if member.pages.is_empty() && member.stage.is_none() {
+                continue;
+            }
+            let namespace = self.namespace(member.ns.as_str())?;
+            namespace.install(member.base, version, &member.read, pages)?;
+        }
+        Ok(version)
+    }
+
+    fn settle_group(
+        &mut self,
+        request: &GroupSettleRequest,
+        read_version: ReadVersion,
+    ) -> SettleReply {
+        match self.groups.entry(request.key).or_insert(None) {
+            Some(version) => SettleReply::Committed {
+                version: *version,
+                read_version,
+            },
+            None => SettleReply::Aborted,
+        }
     }
 
     fn stage(&mut self, request: StageRequest, read_version: ReadVersion) -> StageReply {
@@ -248,6 +328,12 @@ impl Namespace {
         last.map_or(self.id.as_version(), |commit| commit.version)
     }
 
+    /// The newest commit at or below a moment.
+    fn newest(&self, moment: Version) -> Version {
+        let below = self.commits.iter().rev().find(|c| c.version <= moment);
+        below.map_or(self.id.as_version(), |commit| commit.version)
+    }
+
     /// The newest commit besides this one.
     fn head_but(&self, version: Version) -> Version {
         let others = self.commits.iter().rev().find(|c| c.version != version);
@@ -281,7 +367,10 @@ impl Namespace {
     }
 
     fn begin(&self, request: &BeginRequest, read_version: ReadVersion) -> BeginReply {
-        let version = self.head();
+        let version = match request.as_of {
+            Some(moment) => self.newest(Version::new(moment.0, u16::MAX)),
+            None => self.head(),
+        };
         let known = request.known.as_ref().filter(|k| k.namespace == self.id);
         let page1 = self.image(0, version);
         let wanted = request.want_pages && page1.data.is_some();
@@ -293,7 +382,9 @@ impl Namespace {
             page_size: self.page_size(version),
             mode: Concurrency::Optimistic,
             limits: LIMITS,
-            changed: known.map(|known| self.changed(known.version, &known.own)),
+            changed: known
+                .filter(|known| known.version <= version)
+                .map(|known| self.changed(known.version, &known.own)),
             pages: wanted.then_some(page1).into_iter().collect(),
         }
     }
@@ -310,8 +401,7 @@ impl Namespace {
             Moment::Version(version) => version,
             Moment::UnixMillis(_) => self.head(),
         };
-        let below = self.commits.iter().rev().find(|c| c.version <= moment);
-        let version = below.map_or(self.id.as_version(), |commit| commit.version);
+        let version = self.newest(moment);
         Ok(ResolveReply {
             incarnation: Incarnation::from_bytes([7; 8]),
             namespace: self.id,
@@ -332,14 +422,13 @@ impl Namespace {
         }
     }
 
-    /// Checks for conflicts and writes the pages.
-    fn install(
-        &mut self,
+    /// Checks for conflicts; drops a page 1 that did not change.
+    fn check(
+        &self,
         base: Version,
-        version: Version,
         read: &PageSet,
-        mut pages: BTreeMap<PageIndex, Vec<u8>>,
-    ) -> Result<(), Problem> {
+        pages: &mut BTreeMap<PageIndex, Vec<u8>>,
+    ) -> Result<Page1, Problem> {
         let old_page1 = self.page(0, base).1.unwrap_or_default();
         let page1 = pages
             .get(&0)
@@ -363,6 +452,19 @@ impl Namespace {
                 return Err(problem);
             }
         }
+        Ok(page1)
+    }
+
+    /// Checks for conflicts and writes the pages.
+    fn install(
+        &mut self,
+        base: Version,
+        version: Version,
+        read: &PageSet,
+        mut pages: BTreeMap<PageIndex, Vec<u8>>,
+    ) -> Result<(), Problem> {
+        let page1 = self.check(base, read, &mut pages)?;
+        let old_page1 = self.page(0, base).1.unwrap_or_default();
         let mut pages: BTreeMap<PageIndex, Option<Vec<u8>>> = pages
             .into_iter()
             .map(|(index, data)| (index, Some(data)))
@@ -407,6 +509,23 @@ fn reply<T: serde::Serialize>(message: &T) -> Result<Vec<u8>, Problem> {
     v2::encode(message).map_err(|error| Problem::new(Code::Internal, error.to_string()))
 }
 
+/// The namespace, of a group that of its first member, and the call.
+fn addressed(request: &Request<'_>) -> (String, &'static str) {
+    const CALLS: [&str; 6] = ["begin", "resolve", "read", "stage", "commit", "settle"];
+    if request.path == "/v2/commit" {
+        let group: GroupCommitRequest = v2::decode(request.body).expect("a group");
+        return (group.members[0].ns.to_string(), "group commit");
+    }
+    if request.path == "/v2/settle" {
+        let group: GroupSettleRequest = v2::decode(request.body).expect("a group");
+        return (group.members[0].ns.to_string(), "group settle");
+    }
+    let path = request.path.strip_prefix("/v2/ns/").expect("a path of v2");
+    let (key, call) = path.rsplit_once('/').expect("key and call");
+    let call = CALLS.iter().find(|known| **known == call).expect("a call");
+    (key.replace("%2F", "/"), call)
+}
+
 impl Transport for ModelStore {
     fn servers(&self) -> &[String] {
         &self.servers
@@ -418,17 +537,29 @@ impl Transport for ModelStore {
         request: Request<'_>,
         _timeout: Duration,
     ) -> Result<Reply, TransportError> {
-        let path = request.path.strip_prefix("/v2/ns/").expect("a path of v2");
-        let (key, call) = path.rsplit_once('/').expect("key and call");
-        let key = key.replace("%2F", "/");
+        let (key, call) = addressed(&request);
+        let before = {
+            let before = &mut self.state().before;
+            before.remove(&(key.clone(), call))
+        };
+        if let Some(action) = before {
+            action();
+        }
         let mut state = self.state();
-        let bug = state.bugs.iter().any(|(k, c)| *k == key && *c == call);
+        let bug = state.bugs.contains(&(key.clone(), call));
         assert!(!bug, "a bug made for a test");
         let answer = state.answer(&key, call, request.body);
         if call == "read"
             && let Ok(read) = v2::decode::<ReadRequest>(request.body)
         {
-            state.reads.entry(key).or_default().push(read.pages);
+            state.reads.entry(key.clone()).or_default().push(read.pages);
+        }
+        if let Some(lost @ 1..) = state.lost_replies.get_mut(&(key, call)) {
+            *lost -= 1;
+            return Err(TransportError {
+                maybe_sent: true,
+                reason: "injected".to_owned(),
+            });
         }
         Ok(match answer {
             Ok(body) => Reply {
