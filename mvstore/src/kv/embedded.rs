@@ -16,6 +16,7 @@ mod directory;
 mod group;
 mod journal;
 mod library;
+mod runway;
 
 use std::fmt;
 use std::io;
@@ -37,6 +38,7 @@ use self::committer::{Committer, Job, Message};
 use self::directory::Directory;
 pub use self::directory::OpenError;
 use self::library::{Contents, Library, View, WriteError};
+use self::runway::Runway;
 use super::clock::{Clock, EngineTime, MonotonicClock, micros};
 use super::conflict::WindowLimits;
 use super::request::{Draft, check_key, check_range};
@@ -176,7 +178,8 @@ impl EmbeddedEngine {
         });
         shared.publish(ReadVersion(newest), library.view());
         let (inbox, messages) = mpsc::channel();
-        let committer = Committer::new(library, shared.clone(), newest, ceiling);
+        let runway = Runway::new(directory.database());
+        let committer = Committer::new(library, runway, shared.clone(), newest, ceiling);
         let left = shared.clone();
         let thread = std::thread::Builder::new()
             .name("kv-commit".to_owned())

@@ -19,6 +19,7 @@ use tokio::sync::oneshot;
 
 use super::group::Group;
 use super::library::{Library, WriteError};
+use super::runway::Runway;
 use super::{Shared, Stopped};
 use crate::kv::KvError;
 use crate::kv::conflict::ConflictWindow;
@@ -57,6 +58,7 @@ pub(super) struct Committer {
     /// The newest version given out.
     newest: u64,
     ceiling: u64,
+    runway: Runway,
 }
 
 /// A commit of the group, and who waits for it.
@@ -67,7 +69,13 @@ struct Accepted {
 
 impl Committer {
     /// `ceiling` is durable already; every version given out before is at or below `newest`.
-    pub(super) fn new(library: Library, shared: Arc<Shared>, newest: u64, ceiling: u64) -> Self {
+    pub(super) fn new(
+        library: Library,
+        runway: Runway,
+        shared: Arc<Shared>,
+        newest: u64,
+        ceiling: u64,
+    ) -> Self {
         let window = ConflictWindow::new(ReadVersion(newest), shared.options.window_limits());
         Self {
             library,
@@ -75,6 +83,7 @@ impl Committer {
             window,
             newest,
             ceiling,
+            runway,
         }
     }
 
@@ -114,7 +123,10 @@ impl Committer {
             }
         }
         if !accepted.is_empty() {
+            let bytes = group.bytes();
             self.write(group, accepted);
+            // They have their answers: nobody waits for this.
+            self.runway.lay_out(bytes);
         }
         open
     }

@@ -79,7 +79,7 @@ fn written(bytes: &[u8]) -> &[u8] {
 }
 
 /// The journal with the highest number.
-fn newest(database: &Path) -> Result<Option<PathBuf>, OpenError> {
+pub(super) fn newest(database: &Path) -> Result<Option<PathBuf>, OpenError> {
     let failed = || OpenError::io("reading the directory", database);
     let mut newest = None;
     for entry in fs::read_dir(database).map_err(failed())? {
