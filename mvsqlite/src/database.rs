@@ -19,6 +19,7 @@
 
 mod cache;
 mod code;
+mod commit_group;
 mod committing;
 mod connection;
 mod counter;
@@ -40,13 +41,16 @@ mod upload;
 mod write_set;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use mvsqlite_protocol::v2::Concurrency;
 use mvsqlite_protocol::{DatabaseName, Moment, PageIndex, PageSet, Version};
 
 pub(crate) use cache::PageCache;
 pub use code::SqliteCode;
+pub use commit_group::{
+    CommitGroupError, begin_commit_group, commit_commit_group, rollback_commit_group,
+};
 pub(crate) use connection::{Connections, FileId};
 pub use error::{Cause, Error, Operation};
 pub(crate) use lease::Claim;
@@ -128,6 +132,8 @@ pub struct DatabaseFile {
     claim: Option<Arc<Claim>>,
     /// The connection whose transaction this database takes part in now.
     joined: Option<ConnectionId>,
+    /// Its last commit was kept back by a commit group, which will say its version here.
+    in_group: Option<Arc<OnceLock<Version>>>,
     /// What `PRAGMA page_size` last asked for.
     asked_page_size: Option<u32>,
     last_error: Option<String>,
@@ -144,6 +150,8 @@ struct Transaction {
     own: Option<OwnPages>,
     /// Nothing can be written on this snapshot any more.
     stale: bool,
+    /// It is committed as far as SQLite knows, and kept back by a commit group.
+    kept_back: bool,
 }
 
 /// How far a write transaction is.
@@ -218,6 +226,7 @@ impl DatabaseFile {
             prefetch,
             claim: None,
             joined: None,
+            in_group: None,
             asked_page_size: None,
             last_error: None,
         })
@@ -264,7 +273,8 @@ impl DatabaseFile {
     /// The newest version this database was seen at: that of the last snapshot taken or commit
     /// made by this handle. `None` before the first.
     pub fn last_known_version(&self) -> Option<Version> {
-        self.last_known
+        let in_group = self.in_group.as_ref().and_then(|group| group.get());
+        in_group.copied().or(self.last_known)
     }
 
     /// The version the database had at a time, in seconds since the Unix epoch; 0 is now. `None`

@@ -26,8 +26,9 @@ mod workers;
 
 pub use config::{Config, ConfigError};
 pub use database::{
-    ConnectionId, DatabaseFile, Error, LockLevel, OpenOptions, Pragma, PrefetchMetrics, Read,
-    SqliteCode, sleep_for_lease,
+    CommitGroupError, ConnectionId, DatabaseFile, Error, LockLevel, OpenOptions, Pragma,
+    PrefetchMetrics, Read, SqliteCode, begin_commit_group, commit_commit_group,
+    rollback_commit_group, sleep_for_lease,
 };
 pub use environment::Environment;
 pub use per_process::PerProcess;

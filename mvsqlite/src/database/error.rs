@@ -138,11 +138,16 @@ pub enum Cause {
         "the transaction writes databases of different stores, which cannot be committed together, so none is; write one per transaction"
     )]
     SeveralStores,
-    /// A namespace is attached twice, and written through both.
+    /// A namespace is written through two handles, to be committed together.
     #[error(
-        "the namespace is attached twice to this connection and the transaction writes it through both names, so nothing is committed; use one of them"
+        "the transaction writes the namespace through two names, or the commit group through two connections, so nothing is committed; use one of them"
     )]
     AttachedTwice,
+    /// COMMITs of this thread are kept back.
+    #[error(
+        "a commit group with commits in it is open on this thread; end it with mv_commit_group_commit or mv_commit_group_rollback first"
+    )]
+    CommitGroupPending,
     /// The process was forked while the transaction was open.
     #[error(
         "the process was forked inside this transaction, which belongs to the parent; begin a new one in the child"
@@ -232,6 +237,7 @@ impl Error {
                 SqliteCode::BusySnapshot
             }
             Cause::LeaseBusy => SqliteCode::Busy,
+            Cause::CommitGroupPending if self.0.operation == Operation::Begin => SqliteCode::Busy,
             Cause::OutcomeUnknown(_) => SqliteCode::IoErrCommitAtomic,
             Cause::NotCommitted(_) => SqliteCode::IoErrFsync,
             Cause::Replaced => SqliteCode::ReadOnlyDbMoved,
@@ -245,6 +251,7 @@ impl Error {
             // Not `SQLITE_ERROR`: after an I/O error SQLite drops its cache, which may hold what was
             // not committed.
             Cause::ExclusiveLocking
+            | Cause::CommitGroupPending
             | Cause::Doomed(_)
             | Cause::Forked
             | Cause::StageDiffers { .. }

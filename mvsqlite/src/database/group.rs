@@ -13,17 +13,19 @@ use mvsqlite_protocol::v2::{
     PAGE_1, StageRef,
 };
 use mvsqlite_protocol::{
-    Code, IdempotencyKey, Incarnation, Moment, PageData, Problem, ReadVersion,
+    Code, IdempotencyKey, Incarnation, Moment, NamespaceId, PageData, PageSet, Problem, ReadVersion,
 };
 use serde_bytes::ByteBuf;
 
 use super::cache::OwnCommit;
+use super::commit_group::{self, StagedFile};
 use super::connection::Participant;
 use super::error::{Cause, Error};
 use super::locking::predecessor;
 use super::remote::{Remote, lock_cache};
-use super::snapshot::Header;
+use super::snapshot::{Header, Snapshot};
 use super::upload::Page;
+use super::write_set::WriteSet;
 use super::{DatabaseFile, OwnPages, Phase, Transaction, page1};
 use crate::client::CommitOutcome;
 use crate::environment::Environment;
@@ -53,11 +55,33 @@ impl Changes {
 
 /// A commit request, put together.
 #[derive(Default)]
-struct Assembly {
+pub(super) struct Assembly {
     members: Vec<GroupMember>,
     incarnation: Option<Incarnation>,
     read_version: ReadVersion,
     staged_bytes: u64,
+}
+
+/// What a commit of ours puts into the cache.
+pub(super) struct Written {
+    /// Every page it changed, those it cut off included.
+    pub(super) pages: PageSet,
+    /// The content of some of them, in stored form.
+    pub(super) contents: Vec<Page>,
+}
+
+impl Written {
+    fn new(writes: &WriteSet, changes: &Changes, base: &Snapshot) -> Self {
+        let count = changes.header.page_count;
+        let mut pages = writes.written(count);
+        let mut contents = writes.contents(count);
+        if changes.inline.iter().any(|(index, _)| *index == PAGE_1) {
+            pages.insert(PAGE_1);
+            contents.push((PAGE_1, Arc::clone(&changes.header.page1)));
+        }
+        pages.extend(&(count..base.page_count()).collect());
+        Self { pages, contents }
+    }
 }
 
 impl DatabaseFile {
@@ -136,32 +160,25 @@ impl DatabaseFile {
             claim.returned();
         }
         let base = &transaction.snapshot;
-        let mut after = base.clone();
         let count = changes.header.page_count;
-        let cut_off = count..base.page_count();
-        let mut written = writes.written(count);
-        let mut contents = writes.contents(count);
-        let mut pages: BTreeMap<_, _> = contents.iter().cloned().collect();
+        let mut pages: BTreeMap<_, _> = writes.contents(count).into_iter().collect();
         if let Some(page1) = writes.page1() {
             pages.insert(PAGE_1, Arc::from(page1));
         }
-        if changes.inline.iter().any(|(index, _)| *index == PAGE_1) {
-            written.insert(PAGE_1);
-            contents.push((PAGE_1, Arc::clone(&changes.header.page1)));
-        }
+        let written = Written::new(&writes, &changes, base);
+        // What SQLite wrote is in its cache now as much as what it read.
+        self.read_set.extend(&written.pages);
+        let mut after = base.clone();
         after.content = Some(changes.header);
         after.version = reply.version;
         after.read_version = after.read_version.max(reply.read_version);
-        // What SQLite wrote is in its cache now as much as what it read.
-        self.read_set.extend(&written);
-        written.extend(&cut_off.collect());
         let commit = OwnCommit {
             base: base.version,
             version: reply.version,
             seen: others.seen,
             changed: others.changed.as_ref(),
-            written,
-            contents,
+            written: written.pages,
+            contents: written.contents,
         };
         let shared = self.remote.env.shared();
         lock_cache(&shared).committed(base.identity, commit);
@@ -176,6 +193,43 @@ impl DatabaseFile {
             participant.own = own;
             participant.committing = true;
         });
+    }
+
+    /// The commit is kept back by a commit group, and SQLite takes it for made. Nothing can be read
+    /// any more until the lock is gone, since the pages are neither here nor in the store.
+    fn install_staged(&mut self, changes: &Changes) {
+        let Some(transaction) = &mut self.transaction else {
+            return;
+        };
+        let phase = std::mem::replace(&mut transaction.phase, Phase::Committed);
+        let Phase::Writing(writes) = phase else {
+            return;
+        };
+        self.counter.committed(changes.counter);
+        if changes.is_empty() {
+            return;
+        }
+        if let Some(claim) = &self.claim {
+            // The group's commit will give the lease back.
+            claim.returned();
+        }
+        transaction.stale = true;
+        transaction.kept_back = true;
+        let version = Arc::default();
+        self.in_group = Some(Arc::clone(&version));
+        commit_group::keep(StagedFile {
+            identity: transaction.snapshot.identity,
+            base: transaction.snapshot.version,
+            written: Written::new(&writes, changes, &transaction.snapshot),
+            version,
+        });
+    }
+
+    /// Takes note of the version that the commit group made of this database's last commit.
+    pub(super) fn note_group_version(&mut self) {
+        if let Some(version) = self.in_group.take().and_then(|group| group.get().copied()) {
+            self.last_known = Some(version);
+        }
     }
 }
 
@@ -195,7 +249,15 @@ pub(super) fn commit(files: &mut [&mut DatabaseFile]) -> Result<(), Cause> {
         }
         return Ok(());
     }
-    let reply = assemble(&env, files, &changes)?.send(&env)?;
+    let assembly = assemble(&env, files, &changes)?;
+    if commit_group::is_open() {
+        commit_group::stage(&env, assembly)?;
+        for (file, changes) in files.iter_mut().zip(&changes) {
+            file.install_staged(changes);
+        }
+        return Ok(());
+    }
+    let reply = assembly.send(&env)?;
     // The written databases come first among the members, in this order.
     let installed = files.iter_mut().zip(changes).zip(&reply.members);
     for ((file, changes), others) in installed {
@@ -223,13 +285,22 @@ fn assemble(
     for other in others {
         assembly.add_read(env, other, sets)?;
     }
-    if assembly.members.len() > MAX_GROUP {
-        return Err(Cause::TooLarge {
-            limit: MAX_GROUP as u64,
-            unit: "databases, those included that it only reads",
-        });
-    }
+    expect_few(assembly.members.len())?;
     Ok(assembly)
+}
+
+fn expect_few(members: usize) -> Result<(), Cause> {
+    if members <= MAX_GROUP {
+        return Ok(());
+    }
+    Err(Cause::TooLarge {
+        limit: MAX_GROUP as u64,
+        unit: "databases, those included that it only reads",
+    })
+}
+
+fn is_written(member: &GroupMember) -> bool {
+    !member.pages.is_empty() || member.stage.is_some()
 }
 
 impl Assembly {
@@ -303,8 +374,54 @@ impl Assembly {
         Ok(())
     }
 
+    /// Its namespaces, in the order of the reply's entries.
+    pub(super) fn namespaces(&self) -> Vec<NamespaceId> {
+        self.members.iter().map(|member| member.namespace).collect()
+    }
+
+    /// Adds another transaction's, so that both commit together; or leaves everything as it was.
+    pub(super) fn merge(&mut self, other: Self) -> Result<(), Cause> {
+        if self.incarnation != other.incarnation {
+            return Err(Cause::SeveralStores);
+        }
+        let find = |member: &GroupMember| {
+            let same = |own: &GroupMember| own.namespace == member.namespace;
+            self.members.iter().position(same)
+        };
+        let places: Vec<_> = other.members.iter().map(find).collect();
+        for (member, place) in other.members.iter().zip(&places) {
+            let Some(own) = place.map(|place| &self.members[place]) else {
+                continue;
+            };
+            if is_written(own) && is_written(member) {
+                return Err(Cause::AttachedTwice);
+            }
+            if own.base != member.base {
+                return Err(Cause::StaleSnapshot);
+            }
+        }
+        let new = places.iter().filter(|place| place.is_none()).count();
+        expect_few(self.members.len() + new)?;
+        for (member, place) in other.members.into_iter().zip(places) {
+            let Some(place) = place else {
+                self.members.push(member);
+                continue;
+            };
+            let own = &mut self.members[place];
+            own.read.extend(&member.read);
+            if is_written(&member) {
+                own.pages = member.pages;
+                own.stage = member.stage;
+                own.lease = member.lease;
+            }
+        }
+        self.read_version = self.read_version.max(other.read_version);
+        self.staged_bytes += other.staged_bytes;
+        Ok(())
+    }
+
     /// One request. The reply has an entry for each member.
-    fn send(mut self, env: &Environment) -> Result<GroupCommitReply, Cause> {
+    pub(super) fn send(mut self, env: &Environment) -> Result<GroupCommitReply, Cause> {
         let mut key = [0; IdempotencyKey::LEN];
         env.system().fill_random(&mut key)?;
         let key = IdempotencyKey::from_bytes(key);

@@ -2,6 +2,7 @@
 
 use mvsqlite_protocol::{Moment, Version};
 
+use super::commit_group;
 use super::error::{Cause, Error, Operation};
 use super::lock::LockLevel;
 use super::write_set::WriteSet;
@@ -48,6 +49,8 @@ impl DatabaseFile {
     /// Takes a snapshot: of the newest version, or of the moment that the transaction shows.
     fn begin(&mut self) -> Result<(), Cause> {
         self.opening = None;
+        commit_group::expect_nothing_staged()?;
+        self.note_group_version();
         let begun = match self.remote.begin(Some(self.identity), self.moment()) {
             Ok(begun) => begun,
             Err(cause) => {
@@ -67,6 +70,7 @@ impl DatabaseFile {
             phase: Phase::Reading,
             own: None,
             stale: false,
+            kept_back: false,
         });
         self.join_transaction();
         Ok(())

@@ -60,6 +60,9 @@ impl DatabaseFile {
         let Some(transaction) = &mut self.transaction else {
             return Err(Cause::Misuse("no transaction"));
         };
+        if transaction.kept_back {
+            return Err(Cause::CommitGroupPending);
+        }
         let (remote, prefetch) = (&self.remote, &mut self.prefetch);
         let (counter, read_set) = (&mut self.counter, &mut self.read_set);
         let extent = Extent::new(transaction.size(), transaction.page_size());

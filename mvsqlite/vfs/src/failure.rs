@@ -8,6 +8,8 @@ use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
 
+use mvsqlite::SqliteCode;
+
 use crate::api::Api;
 use crate::ffi::code;
 
@@ -60,6 +62,18 @@ pub(crate) fn last_message() -> String {
     LAST_MESSAGE
         .try_with(|last| last.borrow().clone())
         .unwrap_or_default()
+}
+
+impl From<mvsqlite::CommitGroupError> for Failure {
+    /// The codes are the original's, but for an outcome that is not known.
+    fn from(error: mvsqlite::CommitGroupError) -> Self {
+        let code = match &error {
+            mvsqlite::CommitGroupError::Conflict => code::PERM,
+            mvsqlite::CommitGroupError::Unknown(_) => SqliteCode::IoErrCommitAtomic.number(),
+            _ => code::ERROR,
+        };
+        Self::new(code, error.to_string())
+    }
 }
 
 /// How a guarded call ended.

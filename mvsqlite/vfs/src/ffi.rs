@@ -123,6 +123,7 @@ pub mod code {
 
     pub const OK: c_int = 0;
     pub const ERROR: c_int = 1;
+    pub const PERM: c_int = 3;
     pub const BUSY: c_int = 5;
     pub const NOMEM: c_int = 7;
     pub const IOERR: c_int = 10;

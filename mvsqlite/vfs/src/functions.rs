@@ -5,6 +5,9 @@
 //! | `mv_last_known_version(db)` | the version of `db`'s last snapshot or commit, or NULL |
 //! | `mv_time2version(db, seconds)` | the version `db` had at a Unix time, or NULL; 0 is now |
 //! | `mvsqlite_version()` | the version of this library |
+//! | `mv_commit_group_begin()` | NULL; COMMITs of this thread are kept back from here on |
+//! | `mv_commit_group_commit(db)` | the version that all of them made together, or NULL for none |
+//! | `mv_commit_group_rollback(db)` | NULL; they are forgotten |
 //!
 //! `db` is a schema name: `'main'`, or that of an attached database.
 
@@ -27,18 +30,28 @@ pub(crate) const SLOTS: usize = 4;
 /// slot.
 static SERVED: [AtomicPtr<Vfs>; SLOTS] = [const { AtomicPtr::new(ptr::null_mut()) }; SLOTS];
 
+/// How many functions there are.
+const FUNCTIONS: usize = 6;
+
 /// Name, number of arguments, implementation.
 type Declaration = (&'static CStr, c_int, ScalarFunction);
 
-const fn declarations<const SLOT: usize>() -> [Declaration; 3] {
+const fn declarations<const SLOT: usize>() -> [Declaration; FUNCTIONS] {
     [
         (c"mv_last_known_version", 1, last_known_version::<SLOT>),
         (c"mv_time2version", 2, time_to_version::<SLOT>),
         (c"mvsqlite_version", 0, library_version::<SLOT>),
+        (c"mv_commit_group_begin", 0, commit_group_begin::<SLOT>),
+        (c"mv_commit_group_commit", 1, commit_group_commit::<SLOT>),
+        (
+            c"mv_commit_group_rollback",
+            1,
+            commit_group_rollback::<SLOT>,
+        ),
     ]
 }
 
-const DECLARATIONS: [[Declaration; 3]; SLOTS] = [
+const DECLARATIONS: [[Declaration; FUNCTIONS]; SLOTS] = [
     declarations::<0>(),
     declarations::<1>(),
     declarations::<2>(),
@@ -223,5 +236,55 @@ unsafe extern "C" fn library_version<const SLOT: usize>(
         Call::run(SLOT, context, arguments, "mvsqlite_version", |_| {
             Ok(Some(env!("CARGO_PKG_VERSION").to_owned()))
         });
+    }
+}
+
+unsafe extern "C" fn commit_group_begin<const SLOT: usize>(
+    context: *mut sqlite3_context,
+    _count: c_int,
+    arguments: *mut *mut sqlite3_value,
+) {
+    // SAFETY: called by SQLite as declared.
+    unsafe {
+        Call::run(SLOT, context, arguments, "mv_commit_group_begin", |_| {
+            mvsqlite::begin_commit_group()?;
+            Ok(None)
+        });
+    }
+}
+
+unsafe extern "C" fn commit_group_commit<const SLOT: usize>(
+    context: *mut sqlite3_context,
+    _count: c_int,
+    arguments: *mut *mut sqlite3_value,
+) {
+    // SAFETY: called by SQLite as declared.
+    unsafe {
+        Call::run(SLOT, context, arguments, "mv_commit_group_commit", |call| {
+            call.database()?;
+            let version = mvsqlite::commit_commit_group()?;
+            Ok(version.map(|version| version.to_string()))
+        });
+    }
+}
+
+unsafe extern "C" fn commit_group_rollback<const SLOT: usize>(
+    context: *mut sqlite3_context,
+    _count: c_int,
+    arguments: *mut *mut sqlite3_value,
+) {
+    // SAFETY: called by SQLite as declared.
+    unsafe {
+        Call::run(
+            SLOT,
+            context,
+            arguments,
+            "mv_commit_group_rollback",
+            |call| {
+                call.database()?;
+                mvsqlite::rollback_commit_group()?;
+                Ok(None)
+            },
+        );
     }
 }

@@ -5,6 +5,7 @@
 
 mod attached;
 mod bugs;
+mod commit_group;
 mod files;
 mod functions;
 mod group;
