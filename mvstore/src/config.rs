@@ -13,7 +13,7 @@ use std::time::Duration;
 use clap::builder::BoolishValueParser;
 use clap::{CommandFactory, FromArgMatches, Parser};
 
-use crate::store::StoreOptions;
+use crate::store::{self, StoreOptions};
 
 /// The mvSQLite server: versioned SQLite databases over HTTP.
 #[derive(Debug, Clone, Parser)]
@@ -51,6 +51,34 @@ pub struct Config {
     /// What the original's server is told, by the names it knows.
     #[command(flatten)]
     pub original: Original,
+
+    /// Thresholds for tests and measurements.
+    #[command(flatten)]
+    pub knobs: Knobs,
+}
+
+/// Thresholds for tests and measurements. What is not given follows from the engine's limits.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Knobs for tests and measurements")]
+pub struct Knobs {
+    /// Commits whose staged pages would cost more bytes of a transaction (some 200 a page) are made
+    /// by one record, and worked off in the background
+    #[arg(long, env = "MVSTORE_KNOB_LAYER_BYTES", value_name = "BYTES")]
+    pub knob_layer_bytes: Option<u64>,
+
+    /// Pages that one transaction of that background work takes on
+    #[arg(long, env = "MVSTORE_KNOB_FOLD_PAGES", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub knob_fold_pages: Option<u32>,
+}
+
+impl Knobs {
+    /// As the store takes them.
+    pub fn thresholds(&self) -> store::Knobs {
+        store::Knobs {
+            layer_bytes: self.knob_layer_bytes,
+            fold_pages: self.knob_fold_pages.and_then(|pages| pages.try_into().ok()),
+        }
+    }
 }
 
 /// Where and how the store keeps its data.
@@ -279,6 +307,7 @@ impl Config {
         StoreOptions {
             lease_ttl: self.limits.lease_ttl,
             fresh_page_ttl: Duration::from_secs(self.original.knob_gc_fresh_page_ttl_secs),
+            knobs: self.knobs.thresholds(),
             ..StoreOptions::new(metadata_prefix, raw_data_prefix)
         }
     }

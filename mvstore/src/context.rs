@@ -39,6 +39,18 @@ pub(crate) struct Bounds {
     pub changelog_chunks: u16,
     /// Most ranges of pages that a commit asks the engine to watch.
     pub watched_ranges: usize,
+    /// What a page version costs a transaction besides its content, in bytes.
+    pub page_cost: u64,
+    /// Most page versions that one transaction writes.
+    pub transaction_pages: u64,
+    /// A commit whose staged pages would cost a transaction more bytes makes a layer of them.
+    pub layer_bytes: u64,
+    /// Most pages that one step of folding looks at.
+    pub fold_pages: usize,
+    /// Most of them that are read at once with their content.
+    pub fold_chunk: u32,
+    /// Bytes after which a step of folding is large enough.
+    pub fold_bytes: u64,
 }
 
 /// Why an attempt at a transaction came to nothing.

@@ -1,4 +1,4 @@
-//! History: which version a moment is, and what may be forgotten.
+//! History: which version a moment is, going back to one, and what may be forgotten.
 
 mod expiry;
 mod moment;
@@ -8,6 +8,6 @@ mod truncate;
 
 pub(crate) use expiry::collect_expired;
 pub(crate) use moment::resolve;
-pub(crate) use restore::write_restore;
+pub(crate) use restore::{restore, write_restore};
 pub(crate) use time::{TimeRecorder, time_to_version};
 pub(crate) use truncate::{forked_at, truncate};

@@ -9,6 +9,7 @@
 //! | [`daemon`] | the process: engine, store, listeners, tasks, shutdown |
 //! | [`config`] | its flags and environment variables |
 //! | [`environment`] | time and randomness, behind seams |
+//! | [`failpoint`] | points at which tests end the process |
 //! | `layout` | every key and value of the on-disk format |
 //! | `namespace` | the catalog, and who is let in |
 //! | `page` | snapshots, reads, stages, commits |
@@ -20,6 +21,7 @@ mod context;
 pub mod daemon;
 pub mod environment;
 pub mod error;
+pub mod failpoint;
 mod history;
 pub mod http;
 pub mod kv;

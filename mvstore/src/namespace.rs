@@ -6,11 +6,13 @@
 
 mod catalog;
 mod delete;
+mod fork;
 mod lease;
 mod lock;
 
 pub(crate) use catalog::{create, list, rename, set_concurrency, stat, usage};
 pub(crate) use delete::{delete, remove_deleted};
+pub(crate) use fork::fork;
 pub(crate) use lease::{judge_commit, lease};
 pub(crate) use lock::{
     Standing, acquire_lock, judge_lock, lock_of, release_lock, standing, visible_head,

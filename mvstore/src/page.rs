@@ -13,6 +13,7 @@
 //! | `changes` | walking the changelog |
 //! | `conflict` | when two commits collide: rules without a store |
 //! | `page_one` | page 1: its header, and what a commit changed in it |
+//! | `fold` | writing layers out as page versions |
 //! | `cache` | page 1 of recent versions |
 
 mod begin;
@@ -20,6 +21,7 @@ mod cache;
 mod changes;
 mod commit;
 mod conflict;
+mod fold;
 mod lineage;
 mod page_one;
 mod read;
@@ -34,9 +36,10 @@ pub(crate) use changes::{MAX_CHUNKS, newest_until, read_batch, successor};
 pub(crate) use commit::{Commit, ConflictRule, Dialect, Effect, Member, commit_members};
 pub(crate) use commit::{commit, commit_group};
 pub(crate) use conflict::MAX_RANGES;
+pub(crate) use fold::{fold_layers, make_room};
 pub(crate) use page_one::Header;
-pub(crate) use read::{page_one_at, pages_at, read, version_unknown};
-pub(crate) use settle::{outcome as commit_outcome, settle, settle_group};
+pub(crate) use read::{is_commit, page_one_at, pages_at, read, version_unknown};
+pub(crate) use settle::{forget_later, outcome, settle, settle_group};
 pub(crate) use stage::{
     expire_later as expire_stage_later, record as stage_record, stage, stage_as,
     usage_of as staged_usage,

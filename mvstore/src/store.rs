@@ -50,6 +50,18 @@ pub struct StoreOptions {
     pub lease_place_ttl: Duration,
     /// How long a page that protocol v1 uploaded waits for a commit, from its last upload or commit on.
     pub fresh_page_ttl: Duration,
+    /// Thresholds.
+    pub knobs: Knobs,
+}
+
+/// Thresholds that tests and measurements set; `None` is what the engine's limits make of them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Knobs {
+    /// A commit makes a layer of its staged pages if, as page versions, they would cost a
+    /// transaction more bytes than this (some 200 for each page).
+    pub layer_bytes: Option<u64>,
+    /// Most pages that one step of folding looks at; at least 1.
+    pub fold_pages: Option<usize>,
 }
 
 impl StoreOptions {
@@ -76,6 +88,7 @@ impl StoreOptions {
             lease_ttl: Self::DEFAULT_LEASE_TTL,
             lease_place_ttl: Self::DEFAULT_LEASE_PLACE_TTL,
             fresh_page_ttl: Self::DEFAULT_FRESH_PAGE_TTL,
+            knobs: Knobs::default(),
         }
     }
 }
@@ -117,6 +130,15 @@ pub struct Collected {
     pub stages_removed: u64,
     /// Deleted namespaces whose last key was removed.
     pub namespaces_removed: u64,
+    /// Work is left: call again without waiting.
+    pub more: bool,
+}
+
+/// What one pass of [`Store::fold_layers`] did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Folded {
+    /// Layers that went.
+    pub layers: u64,
     /// Work is left: call again without waiting.
     pub more: bool,
 }
@@ -242,6 +264,39 @@ impl Store {
         namespace::create(&self.context, key).await
     }
 
+    /// Makes a namespace that begins as another one, named by its id, was at one of its versions; in
+    /// constant time. A base that is deleted stays readable for its forks.
+    ///
+    /// # Errors
+    /// [`StoreError::NamespaceExists`]; [`StoreError::NamespaceNotFound`] for the base, by its id;
+    /// [`StoreError::VersionUnknown`] for a version that is no commit of it,
+    /// [`StoreError::SnapshotTooOld`] for one that is no longer kept; [`StoreError::TooLarge`] for
+    /// the ninth fork of a fork of a fork.
+    pub async fn fork_namespace(
+        &self,
+        key: &NamespaceKey,
+        base: NamespaceId,
+        at: Version,
+    ) -> Result<NamespaceId, StoreError> {
+        namespace::fork(&self.context, key, base, at).await
+    }
+
+    /// Makes a namespace what it was at one of its versions, in constant time. That is a new version,
+    /// which is returned, so nothing is lost: restoring the version before it undoes it. Transactions
+    /// under way conflict.
+    ///
+    /// # Errors
+    /// [`StoreError::VersionUnknown`] for a version that is no commit of the namespace;
+    /// [`StoreError::SnapshotTooOld`]; [`StoreError::Unavailable`] while earlier large changes are
+    /// not worked off.
+    pub async fn restore_namespace(
+        &self,
+        key: &NamespaceKey,
+        at: Version,
+    ) -> Result<Version, StoreError> {
+        history::restore(&self.context, key, at).await
+    }
+
     /// Gives a namespace another key. Transactions under way keep neither the old nor the new one:
     /// their next call is refused.
     ///
@@ -256,7 +311,8 @@ impl Store {
         namespace::rename(&self.context, old, new).await
     }
 
-    /// Deletes a namespace: gone for all callers at once, its bytes by [`Self::collect_expired`].
+    /// Deletes a namespace: gone for all callers at once, its bytes by [`Self::collect_expired`], once
+    /// no fork reads through it any more.
     ///
     /// # Errors
     /// [`StoreError::NamespaceNotFound`].
@@ -538,6 +594,16 @@ impl Store {
     /// Whatever keeps the engine from committing.
     pub async fn record_time(&self) -> Result<(), StoreError> {
         self.time.record(&self.context).await
+    }
+
+    /// One bounded pass over the layers that large commits and restores have made: writes them out as
+    /// page versions, the oldest first, without changing anything that can be read. May be stopped at
+    /// any point and called by several servers.
+    ///
+    /// # Errors
+    /// Whatever keeps the engine from committing; what was folded before stays so.
+    pub async fn fold_layers(&self) -> Result<Folded, StoreError> {
+        page::fold_layers(&self.context).await
     }
 
     /// One bounded pass over what has expired: idempotency keys, stages, deleted namespaces.

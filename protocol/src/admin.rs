@@ -63,6 +63,9 @@ pub struct NamespaceStat {
     pub page_size: u32,
     /// Page count by its page 1.
     pub page_count: u32,
+    /// Large commits and restores that are not worked off yet.
+    #[serde(default)]
+    pub layers: u32,
 }
 
 /// A namespace lock.

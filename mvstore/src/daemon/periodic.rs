@@ -1,11 +1,12 @@
-//! What the store wants done again and again: noting the time, forgetting what has expired.
+//! What the store wants done again and again: noting the time, forgetting what has expired, folding
+//! layers.
 //!
 //! Each pass is bounded by a timeout. A failure is told once, at warn, and its end too: a store
 //! that is out of reach for an hour does not fill the log.
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
@@ -21,6 +22,10 @@ const RECORD_TIME_EVERY: Duration = Duration::from_secs(5);
 /// more.
 const COLLECT_EVERY: Duration = Duration::from_secs(60);
 const COLLECT_PASSES: usize = 100;
+/// How often layers to fold are looked for, and for how long they are folded at once while there are
+/// more.
+const FOLD_EVERY: Duration = Duration::from_secs(1);
+const FOLD_FOR: Duration = Duration::from_secs(10);
 /// How long one pass may take.
 const PASS_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -47,9 +52,14 @@ impl Periodic {
             let store = Arc::clone(store);
             move || collect_expired(Arc::clone(&store))
         };
+        let fold = {
+            let store = Arc::clone(store);
+            move || fold_layers(Arc::clone(&store))
+        };
         let stop = || stopping.clone();
         tasks.spawn(repeat("record_time", RECORD_TIME_EVERY, stop(), record));
         tasks.spawn(repeat("collect_expired", COLLECT_EVERY, stop(), collect));
+        tasks.spawn(repeat("fold_layers", FOLD_EVERY, stop(), fold));
         tasks.close();
         Self { stopping, tasks }
     }
@@ -70,6 +80,20 @@ async fn collect_expired(store: Arc<Store>) -> Result<(), StoreError> {
         let collected = store.collect_expired().await?;
         debug!(?collected, "expired things were collected");
         if !collected.more {
+            break;
+        }
+    }
+    Ok(())
+}
+
+async fn fold_layers(store: Arc<Store>) -> Result<(), StoreError> {
+    let begun = Instant::now();
+    while begun.elapsed() < FOLD_FOR {
+        let folded = store.fold_layers().await?;
+        if folded.layers > 0 {
+            debug!(?folded, "large commits were worked off");
+        }
+        if !folded.more {
             break;
         }
     }

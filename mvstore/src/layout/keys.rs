@@ -269,9 +269,14 @@ impl Keyspace {
     pub(crate) fn layers_behind(&self, id: Option<NamespaceId>) -> KeyRange {
         let mut range = KeyRange::prefix(&self.metadata(b'w', &[b"l"]));
         if let Some(id) = id {
-            range.begin = KeyRange::prefix(&self.metadata(b'w', &[b"l", id.as_bytes()])).end;
+            range.begin = self.layers_of(id).end;
         }
         range
+    }
+
+    /// The queue entries of a namespace's layers.
+    pub(crate) fn layers_of(&self, id: NamespaceId) -> KeyRange {
+        KeyRange::prefix(&self.metadata(b'w', &[b"l", id.as_bytes()]))
     }
 
     /// The namespace and version of a layer's queue entry.

@@ -181,6 +181,12 @@ impl FoldCursor {
         next: 0,
     };
 
+    /// Everything is.
+    pub(crate) const DONE: Self = Self {
+        pass: FoldPass::Done,
+        next: 0,
+    };
+
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut bytes = vec![match self.pass {
             FoldPass::Staged => 0,

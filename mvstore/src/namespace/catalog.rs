@@ -43,7 +43,7 @@ async fn try_create(
     Ok(txn.commit().await?.into())
 }
 
-fn exists(key: &NamespaceKey) -> StoreError {
+pub(super) fn exists(key: &NamespaceKey) -> StoreError {
     StoreError::NamespaceExists {
         key: key.to_string(),
     }
@@ -207,6 +207,7 @@ async fn try_stat(ctx: &Context, key: &NamespaceKey) -> Result<NamespaceStat, Fa
         version,
         page_size: header.map_or(0, |header| header.page_size),
         page_count: header.map_or(0, |header| header.page_count),
+        layers: u32::try_from(guard.layers.len()).unwrap_or(u32::MAX),
     })
 }
 

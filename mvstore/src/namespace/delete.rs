@@ -4,6 +4,9 @@
 //! Why nothing is left behind: every transaction that writes below a namespace reads its guard
 //! serializably, so none can commit after the one that marked the guard. The guard itself goes last.
 //!
+//! A namespace with forks is only hidden: nobody finds it by a name, but the forks read through it. It
+//! goes in the transaction that lets the last of them go.
+//!
 //! A namespace that needs a newer build to write it is not deleted: others may read through it in
 //! ways that this build does not know.
 
@@ -13,7 +16,7 @@ use tokio::try_join;
 use super::{Access, expect_generation, named};
 use crate::context::{Context, Failure, Reruns, corrupt_in};
 use crate::error::StoreError;
-use crate::kv::{Freshness, Isolation, KeyRange, KvError, RangeOptions};
+use crate::kv::{Freshness, Isolation, KeyRange, KvError, RangeOptions, Transaction};
 use crate::layout::{Guard, State, UsageKind};
 
 /// Most keys that one transaction removes. They are read before, with their pages.
@@ -57,15 +60,68 @@ async fn try_delete(
     let guard = ctx.guard(&*txn, id, isolation).await?;
     let guard = guard.unwrap_or(Guard::NEW);
     expect_generation(key, &guard, Access::Write)?;
-    let doomed = Guard {
-        state: State::Deleting,
-        ..guard
-    };
     txn.clear(&ctx.keys.name(key.as_str()));
-    txn.set(&ctx.keys.guard(id), &doomed.encode());
-    txn.set(&ctx.keys.deleted(id), key.as_str().as_bytes());
+    if has_forks(ctx, &*txn, id, None).await? {
+        mark(ctx, &mut *txn, id, &guard, State::Hidden);
+    } else {
+        mark(ctx, &mut *txn, id, &guard, State::Deleting);
+        txn.set(&ctx.keys.deleted(id), key.as_str().as_bytes());
+        let_go_of_base(ctx, &mut *txn, id, guard).await?;
+    }
     *deleted = Some(id);
     txn.commit().await?;
+    Ok(())
+}
+
+fn mark(ctx: &Context, txn: &mut dyn Transaction, id: NamespaceId, guard: &Guard, state: State) {
+    let marked = Guard {
+        state,
+        ..guard.clone()
+    };
+    txn.set(&ctx.keys.guard(id), &marked.encode());
+}
+
+/// Whether a namespace has forks, `but` one. Read serializably, so that none can be made meanwhile,
+/// and that of two forks that go at once the second sees that it is the last.
+async fn has_forks(
+    ctx: &Context,
+    txn: &dyn Transaction,
+    id: NamespaceId,
+    but: Option<NamespaceId>,
+) -> Result<bool, Failure> {
+    let options = RangeOptions {
+        limit: 2,
+        reverse: false,
+        isolation: Isolation::Serializable,
+    };
+    let forks = txn.get_range(&ctx.keys.forks(id), options).await?;
+    let but = but.map(|fork| ctx.keys.fork(id, fork));
+    Ok(forks
+        .iter()
+        .any(|(key, _)| Some(&key[..]) != but.as_deref()))
+}
+
+/// Takes a namespace that goes off its base's list of forks. A base that was only kept for it goes
+/// too, and so on.
+async fn let_go_of_base(
+    ctx: &Context,
+    txn: &mut dyn Transaction,
+    mut fork: NamespaceId,
+    mut guard: Guard,
+) -> Result<(), Failure> {
+    while let Some(base) = guard.base() {
+        txn.clear(&ctx.keys.fork(base.id, fork));
+        let below = ctx.guard(txn, base.id, Isolation::Serializable).await?;
+        let Some(below) = below.filter(|below| below.state == State::Hidden) else {
+            break;
+        };
+        if has_forks(ctx, txn, base.id, Some(fork)).await? {
+            break;
+        }
+        mark(ctx, txn, base.id, &below, State::Deleting);
+        txn.set(&ctx.keys.deleted(base.id), &[]);
+        (fork, guard) = (base.id, below);
+    }
     Ok(())
 }
 
@@ -139,6 +195,7 @@ async fn remove_step(ctx: &Context, id: NamespaceId) -> Result<bool, Failure> {
             txn.clear(&ctx.keys.usage(id, UsageKind::Pages));
             txn.clear(&ctx.keys.usage(id, UsageKind::Staged));
             txn.clear_range(&ctx.keys.leases(id));
+            txn.clear_range(&ctx.keys.layers_of(id));
             txn.clear(&ctx.keys.truncation(id));
             txn.clear(&ctx.keys.deleted(id));
         }

@@ -31,10 +31,12 @@
 //! | `attempt` | one transaction |
 //! | `fence` | whether locks and leases let it through |
 //! | `write` | what it writes and watches |
+//! | `layer` | commits of too many pages to write them one by one |
 //! | `progress` | what is known from earlier attempts |
 
 mod attempt;
 mod fence;
+mod layer;
 mod plan;
 mod prepare;
 mod progress;

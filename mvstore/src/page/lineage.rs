@@ -40,6 +40,11 @@ impl Lineage {
         Ok(Self { guards })
     }
 
+    /// The ancestors that are there.
+    pub(super) fn below(&self) -> impl Iterator<Item = (NamespaceId, &Guard)> {
+        self.guards[1..].iter().map(|(id, guard)| (*id, guard))
+    }
+
     /// The guard of a namespace that pages are read through.
     pub(super) fn guard(&self, id: NamespaceId) -> Result<&Guard, StoreError> {
         let found = self.guards.iter().find(|(other, _)| *other == id);

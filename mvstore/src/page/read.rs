@@ -109,7 +109,7 @@ pub(crate) fn version_unknown(key: &NamespaceKey, version: Version) -> StoreErro
 }
 
 /// Whether a version is one of the namespace's commits, or its creation.
-async fn is_commit(
+pub(crate) async fn is_commit(
     ctx: &Context,
     txn: &dyn Transaction,
     id: NamespaceId,

@@ -123,7 +123,7 @@ pub(crate) async fn outcome(
 }
 
 /// Notes when the outcome may be forgotten.
-pub(super) fn forget_later(
+pub(crate) fn forget_later(
     ctx: &Context,
     txn: &mut dyn Transaction,
     id: NamespaceId,

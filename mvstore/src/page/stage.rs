@@ -13,6 +13,7 @@ use tokio::try_join;
 
 use crate::context::{Context, Failure, Reruns, corrupt_in, side_by_side};
 use crate::error::StoreError;
+use crate::failpoint;
 use crate::kv::{Freshness, Isolation, KvError, Transaction};
 use crate::layout::{
     Expiry, ExpiryKind, PageValue, StageRecord, StageState, Usage, UsageKind, decode_sum, page_sum,
@@ -86,7 +87,7 @@ fn plan<'a>(ctx: &Context, request: &'a StageRequest) -> Result<Actions<'a>, Sto
         .map(|page| page.data.len() as u64)
         .sum();
     let changes = request.pages.len() as u64 + request.unstage.len();
-    let most_changes = ctx.limits.commit_pages;
+    let most_changes = ctx.bounds.transaction_pages;
     if bytes > ctx.limits.stage_batch_bytes {
         return Err(StoreError::TooLarge {
             what: "bytes of page content in one stage call",
@@ -193,6 +194,7 @@ async fn try_stage(
     txn.atomic(crate::kv::Atomic::Add, &counter, &change);
     txn.set(&ctx.keys.stage(id, stage), &new.encode());
     let version = commit_batch(txn).await?;
+    failpoint::pass(failpoint::STAGED);
     Ok(StageReply {
         stage,
         count: new.count,

@@ -7,7 +7,7 @@ use mvsqlite_protocol::page::MAX_PAGE_SIZE;
 use mvsqlite_protocol::{Incarnation, v2};
 use tokio::sync::Semaphore;
 
-use super::StoreOptions;
+use super::{Knobs, StoreOptions};
 use crate::context::{Bounds, Context, Failure, Reruns, corrupt_in};
 use crate::error::StoreError;
 use crate::kv::{Engine, Freshness, Isolation, KvError, Limits, Transaction};
@@ -20,6 +20,13 @@ use crate::page::{MAX_CHUNKS, MAX_RANGES, PageOneCache};
 const MOST_INLINE_BYTES: u64 = 16 << 20;
 const MOST_BATCH_BYTES: u64 = 4 << 20;
 const MOST_CHUNK_BYTES: usize = 8 << 10;
+
+/// A commit whose staged pages would cost a transaction more than this makes a layer.
+const LAYER_BYTES: u64 = 4 << 20;
+/// Most pages of a step of folding, most that are read at once, and about its most bytes.
+const FOLD_PAGES: usize = 4096;
+const FOLD_CHUNK: u32 = 64;
+const FOLD_BYTES: u64 = 4 << 20;
 
 /// Large commits under way at once; the others wait. One may take as much memory as the engine's
 /// transactions take bytes, and a request that cuts a database off asks for it in a few of them.
@@ -47,7 +54,7 @@ pub(super) async fn open(
         return Err(bad("a place in a queue must be kept for 10 ms at least"));
     }
     let keys = Keyspace::new(&options.metadata_prefix, &options.raw_data_prefix)?;
-    let (limits, bounds) = derive(engine.limits(), &keys)?;
+    let (limits, bounds) = derive(engine.limits(), &keys, options.knobs)?;
     match engine.check().await {
         Ok(()) => (),
         // What is there can be read, and removed to make room.
@@ -135,7 +142,11 @@ async fn expect_order(ctx: &Context, txn: &dyn Transaction) -> Result<(), Failur
 /// Of a transaction's bytes, two fifths are for page content, a sixteenth each for the changelog
 /// and for the ranges that are watched, a tenth stays free, and the rest is for what a page costs
 /// besides its content: key, value header, and the conflict range of its key.
-fn derive(engine: Limits, keys: &Keyspace) -> Result<(v2::Limits, Bounds), StoreError> {
+fn derive(
+    engine: Limits,
+    keys: &Keyspace,
+    knobs: Knobs,
+) -> Result<(v2::Limits, Bounds), StoreError> {
     let value_bytes = MAX_PAGE_SIZE as usize + PageValue::OVERHEAD;
     let whole = engine.transaction_bytes;
     if engine.value_bytes < value_bytes || whole < 4 * value_bytes as u64 {
@@ -151,10 +162,12 @@ fn derive(engine: Limits, keys: &Keyspace) -> Result<(v2::Limits, Bounds), Store
     let chunk_bytes = MOST_CHUNK_BYTES.min(engine.value_bytes);
     let chunks = whole / 16 / chunk_bytes as u64;
     let ranges = whole / 16 / (2 * key_bytes);
+    let fold_bytes = (whole / 4).min(FOLD_BYTES);
     let limits = v2::Limits {
         inline_bytes: content.min(MOST_INLINE_BYTES),
         stage_batch_bytes: (content / 2).clamp(MAX_PAGE_SIZE.into(), MOST_BATCH_BYTES),
-        commit_pages: (whole - content - free) / page_cost,
+        // As many as a database can have: what one transaction cannot hold is staged.
+        commit_pages: u32::MAX.into(),
         read_pages: 1024,
         read_bytes: MOST_BATCH_BYTES,
     };
@@ -166,6 +179,19 @@ fn derive(engine: Limits, keys: &Keyspace) -> Result<(v2::Limits, Bounds), Store
         watched_ranges: usize::try_from(ranges)
             .unwrap_or(MAX_RANGES)
             .clamp(1, MAX_RANGES),
+        page_cost,
+        transaction_pages: (whole - content - free) / page_cost,
+        layer_bytes: knobs.layer_bytes.unwrap_or(LAYER_BYTES.min(content)),
+        fold_pages: usize::try_from(fold_bytes / (2 * page_cost))
+            .unwrap_or(FOLD_PAGES)
+            .clamp(
+                1,
+                knobs.fold_pages.unwrap_or(FOLD_PAGES).clamp(1, FOLD_PAGES),
+            ),
+        fold_chunk: u32::try_from(fold_bytes / value_bytes as u64)
+            .unwrap_or(FOLD_CHUNK)
+            .clamp(1, FOLD_CHUNK),
+        fold_bytes,
     };
     Ok((limits, bounds))
 }
@@ -176,7 +202,7 @@ mod tests {
 
     fn derived(engine: Limits) -> (v2::Limits, Bounds) {
         let keys = Keyspace::new("mvstore-test", "m").unwrap();
-        derive(engine, &keys).unwrap()
+        derive(engine, &keys, Knobs::default()).unwrap()
     }
 
     #[test]
@@ -184,11 +210,33 @@ mod tests {
         let (limits, bounds) = derived(Limits::FOUNDATIONDB);
         assert_eq!(limits.inline_bytes, 4_000_000);
         assert_eq!(limits.stage_batch_bytes, 2_000_000);
-        assert!(limits.commit_pages > 15_000, "{limits:?}");
+        assert!(bounds.transaction_pages > 15_000, "{bounds:?}");
+        assert!(
+            (1000..=FOLD_PAGES).contains(&bounds.fold_pages),
+            "{bounds:?}"
+        );
+        assert_eq!((bounds.layer_bytes, bounds.fold_chunk), (4_000_000, 64));
         assert_eq!(bounds.watched_ranges, MAX_RANGES);
-        // 8 KiB pages by the hundreds of megabytes in one commit.
-        let (limits, _) = derived(Limits::EMBEDDED);
-        assert!(limits.commit_pages * 8192 > 1 << 30, "{limits:?}");
+        let (_, bounds) = derived(Limits::EMBEDDED);
+        assert_eq!(bounds.layer_bytes, LAYER_BYTES);
+    }
+
+    #[test]
+    fn knobs_only_make_smaller_what_an_engine_takes() {
+        let keys = Keyspace::new("mvstore-test", "m").unwrap();
+        let knobs = Knobs {
+            layer_bytes: Some(0),
+            fold_pages: Some(usize::MAX),
+        };
+        let (_, bounds) = derive(Limits::FOUNDATIONDB, &keys, knobs).unwrap();
+        assert_eq!(bounds.layer_bytes, 0);
+        assert!(bounds.fold_pages <= FOLD_PAGES, "{bounds:?}");
+        let knobs = Knobs {
+            fold_pages: Some(0),
+            ..knobs
+        };
+        let (_, bounds) = derive(Limits::FOUNDATIONDB, &keys, knobs).unwrap();
+        assert_eq!(bounds.fold_pages, 1);
     }
 
     #[test]
@@ -198,6 +246,6 @@ mod tests {
             value_bytes: 32_768,
             ..Limits::FOUNDATIONDB
         };
-        derive(small, &keys).expect_err("no room for the header of a page");
+        derive(small, &keys, Knobs::default()).expect_err("no room for the header of a page");
     }
 }

@@ -18,7 +18,7 @@ use crate::kv::{Freshness, Isolation};
 use crate::layout::Outcome;
 use crate::namespace::named;
 use crate::page::{
-    Commit, ConflictRule, Dialect, Effect, Member, changes_between, commit_members, commit_outcome,
+    Commit, ConflictRule, Dialect, Effect, Member, changes_between, commit_members, outcome,
 };
 
 /// When a commit is judged by the pages it read, and when by the whole namespace.
@@ -207,7 +207,7 @@ async fn try_look(
         ids.push(named(key, entry)?.id);
     }
     let outcome = match ids.iter().min() {
-        Some(home) if body.retry => commit_outcome(ctx, &*txn, *home, body.key).await?,
+        Some(home) if body.retry => outcome(ctx, &*txn, *home, body.key).await?,
         _ => None,
     };
     Ok((ids, outcome))

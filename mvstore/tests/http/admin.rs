@@ -121,6 +121,7 @@ async fn stat_has_the_originals_keys_and_ours() {
         "version": committed.version.to_string(),
         "page_size": 4096,
         "page_count": 1,
+        "layers": 0,
     });
     assert_eq!(stat, expected);
 }

@@ -6,6 +6,7 @@
 mod admin;
 mod client;
 mod connections;
+mod crash_points;
 mod data_plane;
 mod deadlines;
 mod process;

@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::client::{Http1, get, request};
 use crate::server::{begin, call, commit_of, create, eventually, message, page, page_1, problem};
 
-fn mvstore(words: &[&str]) -> Command {
+pub(crate) fn mvstore(words: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mvstore"));
     // Should one serve against all expectations, its data lands nowhere near the sources.
     let directory = env!("CARGO_TARGET_TMPDIR");
@@ -56,12 +56,12 @@ fn refusal(words: &[&str]) -> String {
 }
 
 /// A store on a directory, serving.
-struct Store {
+pub(crate) struct Store {
     child: Child,
     log: BufReader<ChildStderr>,
     first_line: Value,
-    data: SocketAddr,
-    admin: SocketAddr,
+    pub(crate) data: SocketAddr,
+    pub(crate) admin: SocketAddr,
 }
 
 impl Store {
@@ -73,7 +73,7 @@ impl Store {
         Self::of(mvstore, words)
     }
 
-    fn of(command: impl Fn(&[&str]) -> Command, words: &[&str]) -> Self {
+    pub(crate) fn of(command: impl Fn(&[&str]) -> Command, words: &[&str]) -> Self {
         let ports = [
             "--data-plane",
             "127.0.0.1:0",
@@ -104,14 +104,14 @@ impl Store {
         }
     }
 
-    fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
         let killed = Command::new("kill").args(["-s", name, &pid]).status();
         assert!(killed.unwrap().success());
     }
 
     /// Waits for its end: the exit code and the rest of the log.
-    fn ended(mut self) -> (Option<i32>, Vec<Value>) {
+    pub(crate) fn ended(mut self) -> (Option<i32>, Vec<Value>) {
         let rest = std::iter::from_fn(|| next_line(&mut self.log)).collect();
         (self.child.wait().unwrap().code(), rest)
     }

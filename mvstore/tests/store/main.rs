@@ -6,6 +6,7 @@ mod catalog;
 mod commit;
 mod history;
 mod interleave;
+mod layers;
 mod lease;
 mod lock;
 mod model;

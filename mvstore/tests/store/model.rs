@@ -7,7 +7,8 @@
 //! - each version's pages are the model's, and no version exists that nobody was told of;
 //! - begin is strict; what it and commits tell as changed lets a cache live on;
 //! - a commit sent twice happened at most once, and whatever settled it was right;
-//! - usage is exact.
+//! - usage is exact;
+//! - folding, which goes on all the time and fails as often as anything, changes nothing of this.
 //!
 //! A failure prints its seed; `MVSTORE_TEST_SEED` replays it alone.
 
@@ -23,7 +24,8 @@ use mvsqlite_protocol::Version;
 use mvstore::kv::Limits;
 use mvstore::kv::faults::{Fault, SeededFaults};
 use mvstore::kv::memory::{MemoryEngine, MemoryOptions};
-use tokio::task::LocalSet;
+use mvstore::store::Knobs;
+use tokio::task::{LocalSet, yield_now};
 
 use self::check::check;
 use self::client::{Client, Committed};
@@ -41,15 +43,16 @@ struct World {
     committed: RefCell<Vec<Committed>>,
     /// The newest version that any client was told of.
     acknowledged: Cell<Version>,
+    seed: u64,
 }
 
-async fn run(seed: u64, limits: Limits) {
+async fn run(seed: u64, limits: Limits, knobs: Knobs) {
     let memory = MemoryEngine::with_options(MemoryOptions {
         limits,
         ..MemoryOptions::default()
     });
     let engine = Interleaved::new(Arc::new(memory), Arc::new(Random::new(seed)));
-    let fixture = Fixture::over(Arc::new(engine), seed).await;
+    let fixture = Fixture::with_knobs(Arc::new(engine), seed, knobs).await;
     let mut pages: Vec<_> = (1..FIRST_PAGES).map(|page| (page, filled(1))).collect();
     pages.push((0, page_one(FIRST_PAGES, 1)));
     let first = fixture.put(&pages).await.version;
@@ -67,6 +70,7 @@ async fn run(seed: u64, limits: Limits) {
         fixture,
         committed: RefCell::default(),
         acknowledged: Cell::new(first),
+        seed,
     });
     let clients = LocalSet::new();
     for number in 0..CLIENTS {
@@ -77,12 +81,27 @@ async fn run(seed: u64, limits: Limits) {
             }
         });
     }
+    let folding = Rc::clone(&world);
+    clients.spawn_local(async move {
+        let random = Random::new(seed ^ 0xf01d);
+        while Rc::strong_count(&folding) > 2 {
+            // Failures are the engine's, and what is not folded now is folded some other time.
+            let _ = folding.fixture.store.fold_layers().await;
+            for _ in 0..random.below(200) {
+                yield_now().await;
+            }
+        }
+    });
     clients.await;
     world.fixture.faults([]);
     check(&world, first, &pages).await;
 }
 
 fn run_seeds(limits: Limits) {
+    run_seeds_with(limits, Knobs::default());
+}
+
+fn run_seeds_with(limits: Limits, knobs: Knobs) {
     let only = env::var("MVSTORE_TEST_SEED")
         .ok()
         .and_then(|seed| seed.parse().ok());
@@ -92,7 +111,7 @@ fn run_seeds(limits: Limits) {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .build()
             .unwrap();
-        runtime.block_on(run(seed, limits));
+        runtime.block_on(run(seed, limits, knobs));
     }
 }
 
@@ -114,4 +133,24 @@ fn the_store_agrees_with_a_plain_model_under_the_smallest_limits() {
         transaction_bytes: 4 * 32_777,
         ..Limits::FOUNDATIONDB
     });
+}
+
+/// Every staged page and every page cut off makes a layer, and folding takes many steps for each.
+#[test]
+fn the_store_agrees_with_a_plain_model_when_every_commit_is_a_large_one() {
+    let knobs = Knobs {
+        layer_bytes: Some(0),
+        fold_pages: Some(2),
+    };
+    run_seeds_with(Limits::EMBEDDED, knobs);
+}
+
+/// Some commits make layers and others do not.
+#[test]
+fn the_store_agrees_with_a_plain_model_when_some_commits_are_large_ones() {
+    let knobs = Knobs {
+        layer_bytes: Some(600),
+        fold_pages: Some(1),
+    };
+    run_seeds_with(Limits::FOUNDATIONDB, knobs);
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use mvsqlite_protocol::v2::CommitReply;
+use mvsqlite_protocol::v2::{CommitReply, StageRef};
 use mvsqlite_protocol::{Code, PageIndex};
 use mvstore::error::StoreError;
 use mvstore::kv::memory::MemoryEngine;
@@ -108,9 +108,25 @@ async fn large_commits_wait_for_each_other() {
     let f = Arc::new(Fixture::over(Arc::new(engine.clone()), 1).await);
     f.put(&[(0, page_one(20_000, 1))]).await;
     let base = f.begin().await;
-    let commits: Vec<_> = (0..6)
-        .map(|_| {
-            let (f, request) = (f.clone(), f.write(&base, &[(0, page_one(1, 1))]));
+    let mut requests = Vec::new();
+    for _ in 0..6 {
+        let mut request = f.write(&base, &[]);
+        for first in [1, 5_501] {
+            let pages: Pages = (first..first + 5_500).map(|at| (at, filled(1))).collect();
+            let stage = request.stage.map(|stage: StageRef| stage.stage);
+            let reply = f.stage(&base, stage, &pages).await.unwrap();
+            request.stage = Some(StageRef {
+                stage: reply.stage,
+                count: reply.count,
+                sum: reply.sum,
+            });
+        }
+        requests.push(request);
+    }
+    let commits: Vec<_> = requests
+        .into_iter()
+        .map(|request| {
+            let f = f.clone();
             tokio::spawn(async move { f.commit(&request).await })
         })
         .collect();

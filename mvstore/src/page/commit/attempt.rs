@@ -13,6 +13,7 @@ use super::request::{Commit, Dialect, Member};
 use super::write::{self, Staged};
 use crate::context::{Context, Failure, corrupt_in};
 use crate::error::StoreError;
+use crate::failpoint;
 use crate::kv::{Freshness, Isolation, RangeOptions, Transaction};
 use crate::layout::{
     CatalogEntry, ChangeEntry, Guard, Outcome, StageRecord, StageState, decode_sum,
@@ -90,6 +91,11 @@ impl<'a> Attempt<'_, '_, 'a> {
         if progress.must_wait(pages) {
             drop(txn);
             progress.wait(ctx).await?;
+            return Ok(None);
+        }
+        if let Some(full) = self.full(progress, &namespaces) {
+            drop(txn);
+            progress.make_room(ctx, full).await?;
             return Ok(None);
         }
         if !self.walk(&*txn, progress, &mut namespaces).await? {
@@ -182,17 +188,16 @@ impl<'a> Attempt<'_, '_, 'a> {
         Ok(Some((named.stage, record)))
     }
 
-    /// Works out what is not worked out yet. Returns how many pages the commit changes.
+    /// Works out what is not worked out yet. Returns how many page versions the commit writes.
     async fn prepare(
         &self,
         txn: &dyn Transaction,
         progress: &mut Progress<'a>,
         namespaces: &[Admitted],
     ) -> Result<u64, Failure> {
-        let members = self.plan.members.len();
         let limits = CommitLimits {
-            pages: self.ctx.limits.commit_pages,
-            watched_ranges: (self.ctx.bounds.watched_ranges / members).max(1),
+            bounds: &self.ctx.bounds,
+            members: self.plan.members.len() as u64,
         };
         let mut pages = 0;
         for (at, plan) in self.plan.members.iter().enumerate() {
@@ -203,11 +208,22 @@ impl<'a> Attempt<'_, '_, 'a> {
                     self.prepare_member(txn, plan, namespace, &limits).await?
                 }
             };
-            pages += prepared.changed.len();
+            pages += prepared.versions();
             progress.members[at].prepared = Some(prepared);
         }
-        limits.expect_pages(pages)?;
+        limits.expect_versions(pages)?;
         Ok(pages)
+    }
+
+    /// A namespace that needs a layer for this commit and has no room for one.
+    fn full(&self, progress: &Progress<'_>, namespaces: &[Admitted]) -> Option<&Member> {
+        let members = self.plan.members.iter().zip(&progress.members);
+        let mut needy = members.zip(namespaces).filter(|((_, known), namespace)| {
+            let prepared = known.prepared.as_ref();
+            let layered = prepared.is_some_and(|prepared| prepared.layered.is_some());
+            layered && !namespace.guard.has_room()
+        });
+        needy.next().map(|((plan, _), _)| plan.member)
     }
 
     async fn prepare_member(
@@ -215,7 +231,7 @@ impl<'a> Attempt<'_, '_, 'a> {
         txn: &dyn Transaction,
         plan: &MemberPlan<'a>,
         namespace: &Admitted,
-        limits: &CommitLimits,
+        limits: &CommitLimits<'_>,
     ) -> Result<Prepared<'a>, Failure> {
         let (ctx, id) = (self.ctx, plan.member.id);
         let Admitted { guard, stage, .. } = namespace;
@@ -284,7 +300,8 @@ impl<'a> Attempt<'_, '_, 'a> {
                 txn.set(&ctx.keys.guard(id), &namespace.guard.encode());
             }
             if plan.member.is_written() {
-                write::write_version(ctx, &mut *txn, id, prepared, namespace.stage);
+                let Admitted { guard, stage, .. } = namespace;
+                write::write_version(ctx, &mut *txn, id, guard, prepared, *stage);
                 for (index, hash) in &plan.member.noted {
                     note_place(ctx, &mut *txn, id, hash, *index);
                 }
@@ -292,7 +309,14 @@ impl<'a> Attempt<'_, '_, 'a> {
         }
         write::write_outcome(ctx, &mut *txn, self.plan);
         let read_version = txn.read_version().await?;
+        let layered = progress.makes_layer();
+        if layered {
+            failpoint::pass(failpoint::LAYER_BEFORE_COMMIT);
+        }
         let version = txn.commit().await?;
+        if layered {
+            failpoint::pass(failpoint::LAYER_COMMITTED);
+        }
         let mut changes = Vec::with_capacity(plans.len());
         for ((plan, known), namespace) in plans.iter().zip(&mut progress.members).zip(namespaces) {
             if let Some(prepared) = &known.prepared {

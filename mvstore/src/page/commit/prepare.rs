@@ -8,8 +8,10 @@
 use mvsqlite_protocol::v2::PAGE_1;
 use mvsqlite_protocol::{PageIndex, PageRun, PageSet};
 
+use super::layer::Layered;
 use super::plan::{InlinePage, MemberPlan, impossible};
 use super::request::{ConflictRule, Dialect, Effect};
+use crate::context::Bounds;
 use crate::error::StoreError;
 use crate::layout::PageOneClass;
 use crate::page::conflict::{Footprint, merge_to};
@@ -33,6 +35,8 @@ pub(super) struct Prepared<'a> {
     pub leftover: Vec<PageIndex>,
     /// Pages that cease to exist.
     pub removed: Option<PageRun>,
+    /// Which of these a layer shows, if there are too many of them to write.
+    pub layered: Option<Layered>,
     /// What must not have been changed by others.
     pub footprint: Footprint,
     /// The footprint's pages as few enough ranges.
@@ -58,7 +62,7 @@ impl<'a> Prepared<'a> {
         base: Option<&[u8]>,
         staged: Vec<StagedPage>,
         staged_size: u32,
-        limits: &CommitLimits,
+        limits: &CommitLimits<'_>,
     ) -> Result<Self, StoreError> {
         let extent = Extent::new(plan, base)?;
         extent.expect_page_sizes(plan, staged_size)?;
@@ -70,12 +74,13 @@ impl<'a> Prepared<'a> {
         let inline = plan.pages.iter().filter(|page| extent.holds(page.index));
         let inline: Vec<_> = inline.copied().collect();
         let removed = extent.removed();
+        let (bounds, members) = (limits.bounds, limits.members);
+        let layered = Layered::new(&staged, removed, extent.count(), bounds, members);
 
         let mut runs: Vec<PageRun> = removed.into_iter().collect();
         runs.extend(inline.iter().map(|page| single(page.index)));
         runs.extend(staged.iter().map(|(index, _)| single(*index)));
         let amount = runs.iter().map(|run| u64::from(run.count)).sum();
-        limits.expect_pages(amount)?;
         let mut changed = page_set(runs)?;
         if changed.len() < amount {
             return Err(StoreError::BadPages {
@@ -86,7 +91,7 @@ impl<'a> Prepared<'a> {
         let footprint = footprint(&plan.member.rule, &changed, page_one_class)?;
         let watched = match &footprint {
             Footprint::Whole => Vec::new(),
-            Footprint::Pages { pages, .. } => merge_to(pages, limits.watched_ranges),
+            Footprint::Pages { pages, .. } => merge_to(pages, limits.watched_ranges()),
         };
         if page_one.is_some() {
             changed.insert(PAGE_1);
@@ -98,10 +103,34 @@ impl<'a> Prepared<'a> {
             staged,
             leftover: leftover.into_iter().map(|(index, _)| index).collect(),
             removed,
+            layered,
             footprint,
             watched,
             changed,
         })
+    }
+}
+
+impl Prepared<'_> {
+    /// Pages of the stage that are written as page versions.
+    pub(super) fn staged_versions(&self) -> &[StagedPage] {
+        if self.layered.is_some_and(|layered| layered.staged) {
+            return &[];
+        }
+        &self.staged
+    }
+
+    /// Pages that cease to exist, if that is written as page versions.
+    pub(super) fn removed_versions(&self) -> Option<PageRun> {
+        self.removed
+            .filter(|_| self.layered.is_none_or(|layered| !layered.removed))
+    }
+
+    /// How many page versions are written.
+    pub(super) fn versions(&self) -> u64 {
+        let removed = self.removed_versions().map_or(0, |run| run.count.into());
+        let content = self.inline.len() + usize::from(self.page_one.is_some());
+        (content + self.staged_versions().len()) as u64 + removed
     }
 }
 
@@ -162,24 +191,31 @@ fn footprint(
 
 /// What bounds a commit.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct CommitLimits {
-    /// Most pages changed.
-    pub pages: u64,
-    /// Most ranges watched.
-    pub watched_ranges: usize,
+pub(super) struct CommitLimits<'a> {
+    /// What the engine's transactions take.
+    pub bounds: &'a Bounds,
+    /// How many namespaces share one.
+    pub members: u64,
 }
 
-impl CommitLimits {
-    /// Whether so many pages may be changed.
-    pub(super) fn expect_pages(&self, amount: u64) -> Result<(), StoreError> {
-        if amount <= self.pages {
+impl CommitLimits<'_> {
+    /// Whether so many page versions may be written.
+    pub(super) fn expect_versions(&self, amount: u64) -> Result<(), StoreError> {
+        let limit = self.bounds.transaction_pages;
+        if amount <= limit {
             return Ok(());
         }
         Err(StoreError::TooLarge {
-            what: "pages changed by one commit",
+            what: "pages brought inline by one commit",
             amount,
-            limit: self.pages,
+            limit,
         })
+    }
+
+    /// Most ranges watched in one namespace.
+    fn watched_ranges(&self) -> usize {
+        let members = usize::try_from(self.members).unwrap_or(usize::MAX);
+        (self.bounds.watched_ranges / members).max(1)
     }
 }
 

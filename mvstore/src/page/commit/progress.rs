@@ -9,6 +9,7 @@ use crate::context::{Context, Failure};
 use crate::error::StoreError;
 use crate::kv::{Freshness, KvError};
 use crate::page::changes::Interval;
+use crate::page::fold::make_room;
 
 /// Failed attempts after which a commit is given up.
 const MOST_FAILURES: u32 = 5;
@@ -26,6 +27,8 @@ pub(super) struct Progress<'a> {
     /// Failed attempts so far, and what the last one failed of.
     failures: u32,
     last_failure: Option<KvError>,
+    /// It has helped to fold layers, to make room for its own.
+    helped: bool,
     /// Its place among the large commits, if it is one.
     place: Option<OwnedSemaphorePermit>,
 }
@@ -60,6 +63,7 @@ impl Progress<'_> {
             members: commit.members.iter().map(MemberProgress::new).collect(),
             failures: 0,
             last_failure: None,
+            helped: false,
             place: None,
         }
     }
@@ -67,6 +71,31 @@ impl Progress<'_> {
     /// Whether a commit that changes so many pages still has to wait for its place.
     pub(super) fn must_wait(&self, pages: u64) -> bool {
         pages > LARGE_PAGES && self.place.is_none()
+    }
+
+    /// Whether it makes a layer, in any of its namespaces.
+    pub(super) fn makes_layer(&self) -> bool {
+        let mut prepared = self
+            .members
+            .iter()
+            .filter_map(|known| known.prepared.as_ref());
+        prepared.any(|prepared| prepared.layered.is_some())
+    }
+
+    /// Folds a layer of a namespace that has as many as it can have; once.
+    pub(super) async fn make_room(&mut self, ctx: &Context, full: &Member) -> Result<(), Failure> {
+        if self.helped || !make_room(ctx, full.id).await? {
+            return Err(StoreError::Unavailable {
+                reason: format!(
+                    "'{}' is busy: its last large commits are not worked off yet, and nothing was written",
+                    full.ns
+                ),
+            }
+            .into());
+        }
+        self.helped = true;
+        self.freshness = Freshness::Strict;
+        Ok(())
     }
 
     /// Waits until there is a place among the large commits.

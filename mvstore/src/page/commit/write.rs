@@ -3,13 +3,14 @@
 use mvsqlite_protocol::v2::PAGE_1;
 use mvsqlite_protocol::{NamespaceId, StageId, Version};
 
+use super::layer::{self, write_layer};
 use super::plan::{InlinePage, Plan};
 use super::prepare::Prepared;
 use crate::context::Context;
 use crate::kv::{Atomic, KeyRange, Transaction};
 use crate::layout::{
-    ChangeEntry, Outcome, PageOneClass, PageValue, Pages, STAMPED_VERSION, StageRecord, StageState,
-    Usage, UsageKind,
+    ChangeEntry, Guard, Outcome, PageOneClass, PageValue, Pages, STAMPED_VERSION, StageRecord,
+    StageState, Usage, UsageKind,
 };
 use crate::page::cache::PageOne;
 use crate::page::conflict::Footprint;
@@ -32,6 +33,7 @@ pub(super) fn write_version(
     ctx: &Context,
     txn: &mut dyn Transaction,
     id: NamespaceId,
+    guard: &Guard,
     prepared: &Prepared<'_>,
     stage: Staged,
 ) {
@@ -43,6 +45,13 @@ pub(super) fn write_version(
     write_change(ctx, txn, id, prepared);
     let (version, offset) = STAMPED_VERSION;
     txn.set_versionstamped_value(&keys.head(id), version, offset);
+    if let Some(layered) = prepared.layered {
+        write_layer(ctx, txn, id, guard, layered, stage);
+        if layered.staged {
+            layer::close_stage(ctx, txn, id, stage, &prepared.staged);
+            return;
+        }
+    }
     if let Some((stage, record)) = stage {
         close_stage(ctx, txn, id, stage, record, prepared);
     }
@@ -102,12 +111,12 @@ fn write_pages(
         put(*index, &value, content.len());
     }
     if let Some((stage, record)) = stage {
-        for (index, sum) in &prepared.staged {
+        for (index, sum) in prepared.staged_versions() {
             PageValue::encode_staged(&mut value, owner, *sum, stage);
             put(*index, &value, record.page_size as usize);
         }
     }
-    if let Some(run) = prepared.removed {
+    if let Some(run) = prepared.removed_versions() {
         for index in run.first..run.first + run.count {
             PageValue::encode_absent(&mut value, owner, index);
             put(index, &value, 0);

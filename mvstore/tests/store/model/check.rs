@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use mvsqlite_protocol::v2::ResolveRequest;
 use mvsqlite_protocol::{Moment, PageIndex, Version};
+use mvstore::kv::faults::{Fault, SeededFaults};
 
 use super::World;
 use super::client::{Committed, page_count};
@@ -20,6 +21,27 @@ struct Counted {
 pub(super) async fn check(world: &World, first: Version, pages: &[(PageIndex, Vec<u8>)]) {
     let mut committed = world.committed.take();
     committed.sort_by_key(|commit| commit.version);
+    // Whatever is folded so far; then in the middle of it; then all of it.
+    check_history(world, first, pages, &committed).await;
+    let fixture = &world.fixture;
+    let unreliable = SeededFaults::new(world.seed, 300, [Fault::Unavailable]);
+    fixture.engine.set_plan(unreliable);
+    let stopped = fixture.store.fold_layers().await.is_err();
+    fixture.faults([]);
+    if stopped {
+        check_history(world, first, pages, &committed).await;
+    }
+    while fixture.store.fold_layers().await.unwrap().more {}
+    let counted = check_history(world, first, pages, &committed).await;
+    expect_usage(world, &counted).await;
+}
+
+async fn check_history(
+    world: &World,
+    first: Version,
+    pages: &[(PageIndex, Vec<u8>)],
+    committed: &[Committed],
+) -> Counted {
     let mut counted = Counted::default();
     let mut model: Pages = BTreeMap::new();
     for (index, page) in pages {
@@ -28,7 +50,7 @@ pub(super) async fn check(world: &World, first: Version, pages: &[(PageIndex, Ve
     }
     let mut last = first;
     expect_snapshot(world, first, &model).await;
-    for commit in &committed {
+    for commit in committed {
         assert_ne!(commit.version, last, "two commits at one version");
         expect_fresh_reads(commit, &model);
         apply(commit, &mut model, &mut counted);
@@ -37,7 +59,7 @@ pub(super) async fn check(world: &World, first: Version, pages: &[(PageIndex, Ve
         last = commit.version;
     }
     assert_eq!(world.fixture.begin().await.version, last);
-    expect_usage(world, &counted).await;
+    counted
 }
 
 /// Everything a transaction saw is still so where it is placed. Of page 1, a transaction that does
