@@ -12,6 +12,8 @@ mod model;
 mod pager;
 mod rules;
 mod serializable;
+mod servers;
+mod staleness;
 mod system;
 mod upload;
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use mvsqlite::client::{Reply, Request, Transport, TransportError};
+use mvsqlite::client::{PlainReply, PlainRequest, Reply, Request, Transport, TransportError};
 use mvsqlite_protocol::page::staged_sum;
 use mvsqlite_protocol::v2::{self, *};
 use mvsqlite_protocol::{
@@ -25,6 +25,8 @@ struct State {
     namespaces: HashMap<String, Namespace>,
     stages: HashMap<StageId, BTreeMap<PageIndex, Vec<u8>>>,
     last_stage: u128,
+    /// Owners of namespace locks, by key.
+    locks: HashMap<String, String>,
     /// Calls that panic, as a bug in the client would: (key, call).
     bugs: HashSet<(String, &'static str)>,
     /// The pages of each `read` that was answered, by key.
@@ -529,6 +531,46 @@ fn addressed(request: &Request<'_>) -> (String, &'static str) {
 impl Transport for ModelStore {
     fn servers(&self) -> &[String] {
         &self.servers
+    }
+
+    /// Namespace locks, as far as taking and giving back goes.
+    fn plain_call(
+        &self,
+        _server: usize,
+        request: PlainRequest<'_>,
+        _timeout: Duration,
+    ) -> Result<PlainReply, TransportError> {
+        let key = request
+            .headers
+            .iter()
+            .find(|(name, _)| *name == "x-namespace-key");
+        let key = key.expect("the namespace's key").1.to_owned();
+        let body: serde_json::Value = serde_json::from_slice(request.body).expect("JSON");
+        let owner = body["owner"].as_str().expect("an owner").to_owned();
+        let locks = &mut self.state().locks;
+        let holder = locks.get(&key).cloned();
+        let free = holder.as_ref().is_none_or(|holder| *holder == owner);
+        let status = match (request.path, free) {
+            ("/nslock/acquire", true) => {
+                locks.insert(key, owner);
+                201
+            }
+            ("/nslock/acquire", false) => 409,
+            _ if holder.is_some() && free => {
+                locks.remove(&key);
+                201
+            }
+            _ => 422,
+        };
+        let named = holder.filter(|_| status >= 400);
+        Ok(PlainReply {
+            status,
+            headers: named
+                .map(|owner| ("x-lock-owner".to_owned(), owner))
+                .into_iter()
+                .collect(),
+            body: Vec::new(),
+        })
     }
 
     fn call(
