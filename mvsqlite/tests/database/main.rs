@@ -5,9 +5,11 @@
 // The name by which the rest of the workspace knows the crate.
 extern crate mvsqlite_client as mvsqlite;
 
+mod exclusive;
 mod failures;
 mod file;
 mod http;
+mod leases;
 mod model;
 mod pager;
 mod rules;

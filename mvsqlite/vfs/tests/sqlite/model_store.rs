@@ -13,6 +13,12 @@ use mvsqlite_protocol::{
     ReadVersion, StageId, Version, problem,
 };
 
+// The client's own tests grant leases the same way.
+#[path = "../../../tests/database/leases.rs"]
+mod leases;
+
+pub use leases::Leases;
+
 /// The store.
 pub struct ModelStore {
     servers: Vec<String>,
@@ -43,6 +49,7 @@ struct Namespace {
     id: NamespaceId,
     commits: Vec<Commit>,
     keys: HashMap<IdempotencyKey, Option<Version>>,
+    leases: Leases,
 }
 
 struct Commit {
@@ -84,8 +91,16 @@ impl ModelStore {
             id,
             commits: Vec::new(),
             keys: HashMap::new(),
+            leases: Leases::default(),
         };
         state.namespaces.insert(key.to_owned(), namespace);
+    }
+
+    /// Does something with a namespace's leases, or looks at them.
+    pub fn leases<T>(&self, key: &str, with: impl FnOnce(&mut Leases) -> T) -> T {
+        let mut state = self.state();
+        let namespace = state.namespaces.get_mut(key);
+        with(&mut namespace.expect("a namespace that was made").leases)
     }
 
     /// Makes a namespace with what another one holds, which no cache knows.
@@ -186,6 +201,7 @@ impl State {
             "read" => self.read(key, &request(body)?),
             "stage" => reply(&self.stage(request(body)?, now)),
             "commit" => reply(&self.commit(key, request(body)?)?),
+            "lease" => reply(&self.namespace(key)?.lease(&request(body)?, now)?),
             "settle" => reply(&self.namespace(key)?.settle(&request(body)?, now)),
             _ => Err(Problem::new(Code::NotFound, call)),
         }
@@ -309,7 +325,9 @@ impl State {
             Some(Some(version)) => *version,
             Some(None) => return Err(Problem::new(Code::Aborted, "settled")),
             None => {
+                namespace.leases.judge(request.lease)?;
                 namespace.install(base, version, &request.read, pages)?;
+                namespace.leases.committed(request.lease);
                 namespace.keys.insert(request.key, Some(version));
                 version
             }
@@ -325,6 +343,11 @@ impl State {
 }
 
 impl Namespace {
+    fn lease(&mut self, request: &LeaseRequest, now: ReadVersion) -> Result<LeaseReply, Problem> {
+        let head = self.head();
+        self.leases.answer(request, head, now)
+    }
+
     fn head(&self) -> Version {
         let last = self.commits.last();
         last.map_or(self.id.as_version(), |commit| commit.version)
@@ -382,7 +405,7 @@ impl Namespace {
             version,
             read_version,
             page_size: self.page_size(version),
-            mode: Concurrency::Optimistic,
+            mode: self.leases.mode,
             limits: LIMITS,
             changed: known
                 .filter(|known| known.version <= version)
