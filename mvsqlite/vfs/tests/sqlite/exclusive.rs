@@ -236,3 +236,31 @@ fn of_two_attached_databases_the_second_may_be_busy() {
         .unwrap();
     assert!(is_free("two-a") && is_free("two-b"));
 }
+
+/// The second database of a transaction began as of the moment of the first, which was then too old to
+/// be written on: BEGIN IMMEDIATE waited in vain while the first kept others waiting.
+#[test]
+fn begin_immediate_waits_for_the_second_of_two_databases_and_sees_what_it_waited_for() {
+    let db = exclusive("later-a");
+    exclusive("later-b");
+    db.execute_batch("ATTACH 'later-b' AS b").unwrap();
+    db.busy_timeout(Duration::from_secs(20)).unwrap();
+    let other = open("later-b");
+    other
+        .execute_batch("BEGIN IMMEDIATE; UPDATE t SET v=5")
+        .unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            while store().leases("later-b", |leases| leases.queue.is_empty()) {
+                std::thread::yield_now();
+            }
+            other.execute_batch("COMMIT").unwrap();
+        });
+        db.execute_batch("BEGIN IMMEDIATE").unwrap();
+    });
+    assert_eq!(text(&db, "SELECT v FROM b.t"), "5");
+    db.execute_batch("UPDATE main.t SET v=1; UPDATE b.t SET v=v+1; COMMIT")
+        .unwrap();
+    assert_eq!(text(&open("later-b"), "SELECT v FROM t"), "6");
+    assert!(is_free("later-a") && is_free("later-b"));
+}

@@ -256,6 +256,9 @@ impl State {
             pages.extend(inline.map(|page| (page.index, page.data.to_vec())));
             let namespace = self.namespace(member.ns.as_str())?;
             namespace.check(member.base, &member.read, &mut pages.clone())?;
+            if !pages.is_empty() {
+                namespace.leases.judge(member.lease)?;
+            }
             parts.push(pages);
         }
         let version = self.tick();
@@ -265,6 +268,7 @@ impl State {
             }
             let namespace = self.namespace(member.ns.as_str())?;
             namespace.install(member.base, version, &member.read, pages)?;
+            namespace.leases.committed(member.lease);
         }
         Ok(version)
     }
@@ -536,7 +540,9 @@ fn reply<T: serde::Serialize>(message: &T) -> Result<Vec<u8>, Problem> {
 
 /// The namespace, of a group that of its first member, and the call.
 fn addressed(request: &Request<'_>) -> (String, &'static str) {
-    const CALLS: [&str; 6] = ["begin", "resolve", "read", "stage", "commit", "settle"];
+    const CALLS: [&str; 7] = [
+        "begin", "resolve", "read", "stage", "commit", "settle", "lease",
+    ];
     if request.path == "/v2/commit" {
         let group: GroupCommitRequest = v2::decode(request.body).expect("a group");
         return (group.members[0].ns.to_string(), "group commit");
