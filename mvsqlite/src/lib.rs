@@ -24,10 +24,9 @@ mod per_process;
 pub mod system;
 mod workers;
 
-pub use client::{LockError, Release};
-pub use config::{Config, ConfigError, LocateError};
+pub use config::{Config, ConfigError};
 pub use database::{
-    CommitGroupError, ConnectionId, DatabaseFile, Error, LockLevel, OpenOptions, PinError, Pragma,
+    CommitGroupError, ConnectionId, DatabaseFile, Error, LockLevel, OpenOptions, Pragma,
     PrefetchMetrics, Read, SqliteCode, begin_commit_group, commit_commit_group,
     rollback_commit_group, sleep_for_lease,
 };

@@ -117,6 +117,12 @@ pub enum StoreError {
         /// Who or what is in the way.
         reason: &'static str,
     },
+    /// Other namespaces are forks of this one.
+    #[error("the namespace '{key}' has forks")]
+    HasForks {
+        /// The namespace's key.
+        key: String,
+    },
     /// The caller names itself the owner of a namespace lock that it does not hold, or that is being
     /// rolled back.
     #[error("the lock of the namespace '{key}' is not this caller's to write under")]
@@ -224,7 +230,7 @@ impl StoreError {
             Self::NamespaceNotFound { .. } => Code::NamespaceNotFound,
             Self::NamespaceChanged { .. } => Code::NamespaceChanged,
             Self::NamespaceExists { .. } => Code::NamespaceExists,
-            Self::Conflict { .. } => Code::Conflict,
+            Self::Conflict { .. } | Self::HasForks { .. } => Code::Conflict,
             Self::Aborted { .. } => Code::Aborted,
             Self::KeyReused { .. } => Code::KeyReused,
             Self::BadGroup { .. } => Code::Malformed,
@@ -263,6 +269,7 @@ impl StoreError {
             Self::StageInvalid { .. } => "run the transaction again and stage its pages anew",
             Self::TooLarge { .. } => "split the transaction into smaller ones",
             Self::BadPages { hint, .. } => hint,
+            Self::HasForks { .. } => "delete its forks first",
             Self::LockNotHeld { .. } => "take the lock again, or commit without naming an owner",
             Self::Locked { .. } => "run the transaction again when the other writer is done",
             Self::OutcomeUnknown { .. } => "settle the commit to learn what became of it",

@@ -5,9 +5,11 @@ mod moment;
 mod restore;
 mod time;
 mod truncate;
+mod unreferenced;
 
 pub(crate) use expiry::collect_expired;
 pub(crate) use moment::resolve;
 pub(crate) use restore::{restore, write_restore};
 pub(crate) use time::{TimeRecorder, time_to_version};
 pub(crate) use truncate::{forked_at, truncate};
+pub(crate) use unreferenced::delete_unreferenced;

@@ -11,7 +11,7 @@ mod lease;
 mod lock;
 
 pub(crate) use catalog::{create, list, rename, set_concurrency, stat, usage};
-pub(crate) use delete::{delete, remove_deleted};
+pub(crate) use delete::{Forked, delete, remove_deleted};
 pub(crate) use fork::fork;
 pub(crate) use lease::{judge_commit, lease};
 pub(crate) use lock::{

@@ -15,18 +15,14 @@
 //! | `page_one` | page 1: its header, and what a commit changed in it |
 //! | `fold` | writing layers out as page versions |
 //! | `cache` | page 1 of recent versions |
-//! | `page_cache` | pages that were read lately, and what cold clients want first |
-//! | `catch_up` | the page cache, brought up to a version by the changelog |
 
 mod begin;
 mod cache;
-mod catch_up;
 mod changes;
 mod commit;
 mod conflict;
 mod fold;
 mod lineage;
-mod page_cache;
 mod page_one;
 mod read;
 mod settle;
@@ -36,12 +32,11 @@ mod waiting;
 
 pub(crate) use begin::{begin, changes_between};
 pub(crate) use cache::PageOneCache;
-pub(crate) use changes::{MAX_CHUNKS, newest_until, read_batch, successor};
+pub(crate) use changes::{MAX_CHUNKS, newest_until, predecessor, read_batch, successor};
 pub(crate) use commit::{Commit, ConflictRule, Dialect, Effect, Member, commit_members};
 pub(crate) use commit::{commit, commit_group};
 pub(crate) use conflict::MAX_RANGES;
 pub(crate) use fold::{fold_layers, make_room};
-pub(crate) use page_cache::PageCache;
 pub(crate) use page_one::Header;
 pub(crate) use read::{is_commit, page_one_at, pages_at, read, version_unknown};
 pub(crate) use settle::{forget_later, outcome, settle, settle_group};
@@ -51,5 +46,5 @@ pub(crate) use stage::{
 };
 pub(crate) use waiting::{
     collect as collect_waiting, find as find_waiting, hash_of, keep as keep_waiting,
-    upload as upload_waiting,
+    sweep as sweep_waiting, upload as upload_waiting,
 };

@@ -24,7 +24,7 @@ use crate::environment::{Clock, Entropy, SystemClock, SystemEntropy};
 use crate::error::StoreError;
 use crate::history::{self, TimeRecorder};
 use crate::kv::Engine;
-use crate::namespace;
+use crate::namespace::{self, Forked};
 use crate::page;
 use crate::v1::Original;
 
@@ -43,8 +43,6 @@ pub struct StoreOptions {
     pub idempotency_ttl: Duration,
     /// How long a stage lives after its last batch.
     pub stage_ttl: Duration,
-    /// Most memory for pages that were read lately, in bytes; 0 keeps none.
-    pub page_cache_bytes: u64,
     /// How long a write lease lives after it was granted or renewed; at least 50 ms.
     pub lease_ttl: Duration,
     /// How long a place in the queue for a write lease is kept after it was last asked for; at least
@@ -71,8 +69,6 @@ impl StoreOptions {
     pub const MIN_IDEMPOTENCY_TTL: Duration = Duration::from_secs(3600);
     /// The default of [`Self::stage_ttl`].
     pub const DEFAULT_STAGE_TTL: Duration = Duration::from_secs(3600);
-    /// The default of [`Self::page_cache_bytes`].
-    pub const DEFAULT_PAGE_CACHE_BYTES: u64 = 64 << 20;
     /// The default of [`Self::lease_ttl`]: for how long a dead holder keeps others waiting.
     pub const DEFAULT_LEASE_TTL: Duration = Duration::from_secs(5);
     /// The default of [`Self::lease_place_ttl`].
@@ -89,7 +85,6 @@ impl StoreOptions {
             entropy: Arc::new(SystemEntropy),
             idempotency_ttl: Self::MIN_IDEMPOTENCY_TTL,
             stage_ttl: Self::DEFAULT_STAGE_TTL,
-            page_cache_bytes: Self::DEFAULT_PAGE_CACHE_BYTES,
             lease_ttl: Self::DEFAULT_LEASE_TTL,
             lease_place_ttl: Self::DEFAULT_LEASE_PLACE_TTL,
             fresh_page_ttl: Self::DEFAULT_FRESH_PAGE_TTL,
@@ -266,7 +261,19 @@ impl Store {
     /// # Errors
     /// [`StoreError::NamespaceExists`].
     pub async fn create_namespace(&self, key: &NamespaceKey) -> Result<NamespaceId, StoreError> {
-        namespace::create(&self.context, key).await
+        self.create_namespace_as(key, Concurrency::default()).await
+    }
+
+    /// Makes an empty namespace whose writers keep out of each other's way like this.
+    ///
+    /// # Errors
+    /// [`StoreError::NamespaceExists`].
+    pub async fn create_namespace_as(
+        &self,
+        key: &NamespaceKey,
+        mode: Concurrency,
+    ) -> Result<NamespaceId, StoreError> {
+        namespace::create(&self.context, key, mode).await
     }
 
     /// Makes a namespace that begins as another one, named by its id, was at one of its versions; in
@@ -283,7 +290,22 @@ impl Store {
         base: NamespaceId,
         at: Version,
     ) -> Result<NamespaceId, StoreError> {
-        namespace::fork(&self.context, key, base, at).await
+        self.fork_namespace_as(key, base, at, Concurrency::default())
+            .await
+    }
+
+    /// The same, with how writers of the fork keep out of each other's way.
+    ///
+    /// # Errors
+    /// As [`Self::fork_namespace`].
+    pub async fn fork_namespace_as(
+        &self,
+        key: &NamespaceKey,
+        base: NamespaceId,
+        at: Version,
+        mode: Concurrency,
+    ) -> Result<NamespaceId, StoreError> {
+        namespace::fork(&self.context, key, base, at, mode).await
     }
 
     /// Makes a namespace what it was at one of its versions, in constant time. That is a new version,
@@ -322,7 +344,18 @@ impl Store {
     /// # Errors
     /// [`StoreError::NamespaceNotFound`].
     pub async fn delete_namespace(&self, key: &NamespaceKey) -> Result<(), StoreError> {
-        namespace::delete(&self.context, key).await
+        namespace::delete(&self.context, key, Forked::Hide).await
+    }
+
+    /// The same, unless it has forks.
+    ///
+    /// # Errors
+    /// [`StoreError::HasForks`]; [`StoreError::NamespaceNotFound`].
+    pub async fn delete_namespace_without_forks(
+        &self,
+        key: &NamespaceKey,
+    ) -> Result<(), StoreError> {
+        namespace::delete(&self.context, key, Forked::Refuse).await
     }
 
     /// Namespaces whose key has the prefix and lies behind `after`, at most `limit`, in byte order.
@@ -590,6 +623,29 @@ impl Store {
         progress: impl FnMut(u64) -> ControlFlow<()> + Send,
     ) -> Result<Truncated, StoreError> {
         history::truncate(&self.context, key, before, apply, progress).await
+    }
+
+    /// Removes content of a namespace that nothing refers to: stages, and pages that
+    /// protocol v1 uploaded, whose time is up. It goes by
+    /// itself, sooner or later; this is for those who want it now. Without `apply` it is only counted.
+    ///
+    /// `progress` is called with the pages removed so far, as in [`Self::truncate_namespace`]. Returns
+    /// whether the work came to its end.
+    ///
+    /// # Errors
+    /// [`StoreError::NamespaceNotFound`].
+    pub async fn delete_unreferenced(
+        &self,
+        key: &NamespaceKey,
+        apply: bool,
+        progress: impl FnMut(u64) -> ControlFlow<()> + Send,
+    ) -> Result<bool, StoreError> {
+        history::delete_unreferenced(&self.context, key, apply, progress).await
+    }
+
+    /// The time by the store's clock, in seconds since the Unix epoch.
+    pub fn unix_seconds(&self) -> u64 {
+        self.context.now() / 1000
     }
 
     /// Notes which version belongs to the present time. To be called every five seconds; on an

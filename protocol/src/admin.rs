@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::v2::Concurrency;
 use crate::version::{NamespaceId, Version};
 
 /// `POST /api/create_namespace`.
@@ -12,6 +13,10 @@ pub struct CreateNamespace {
     /// Makes the new namespace a fork.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overlay_base: Option<OverlayBase>,
+    /// How its writers keep out of each other's way; the original does not have it. `None`:
+    /// optimistic.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<Concurrency>,
 }
 
 /// What a fork is a fork of.
@@ -37,6 +42,37 @@ pub struct RenameNamespace {
 pub struct NamespaceByKey {
     /// Which namespace.
     pub key: String,
+}
+
+/// `POST /api/truncate_namespace`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TruncateNamespace {
+    /// Which namespace.
+    pub key: String,
+    /// What is older than the newest commit at or below this goes: 20 hex digits.
+    pub before_version: String,
+    /// Otherwise it is only counted what would go.
+    #[serde(default)]
+    pub apply: bool,
+}
+
+/// `POST /api/delete_unreferenced_content`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeleteUnreferencedContent {
+    /// Which namespace.
+    pub key: String,
+    /// Otherwise it is only counted what would go.
+    #[serde(default)]
+    pub apply: bool,
+}
+
+/// `POST /api/set_concurrency`, which the original does not have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetConcurrency {
+    /// Which namespace.
+    pub key: String,
+    /// How its writers keep out of each other's way from now on.
+    pub concurrency: Concurrency,
 }
 
 /// One line of `/api/list_namespace`.

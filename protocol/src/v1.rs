@@ -55,6 +55,35 @@ pub struct StatReply {
     pub interval: Option<Vec<PageIndex>>,
 }
 
+/// Body of `/nslock/acquire`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AcquireLock {
+    /// Whose the lock shall be: 1 to 256 bytes.
+    pub owner: String,
+    /// What others see meanwhile, 20 hex digits; `None`: the newest version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+}
+
+/// Body of `/nslock/release`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReleaseLock {
+    /// Whose the lock is.
+    pub owner: String,
+    /// What happens to what was written under it.
+    pub mode: LockMode,
+}
+
+/// What happens to what was written under a lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LockMode {
+    /// It stays.
+    Commit,
+    /// It is undone.
+    Rollback,
+}
+
 /// Asks for a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReadRequest<'a> {

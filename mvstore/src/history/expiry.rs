@@ -6,7 +6,7 @@
 //! One thing that fails, a damaged record say, does not keep the others: a pass goes on, and tells the
 //! first failure at its end.
 
-use mvsqlite_protocol::{IdempotencyKey, StageId};
+use mvsqlite_protocol::{IdempotencyKey, NamespaceId, StageId};
 
 use crate::context::{Context, Failure, Reruns, corrupt_in};
 use crate::error::StoreError;
@@ -87,6 +87,30 @@ async fn forget_outcomes(ctx: &Context, outcomes: &[Expiry]) -> Result<(), Store
     }
 }
 
+/// Collects a stage that was found dead or forgotten, in both steps; `false` if it was used since.
+pub(super) async fn collect_forgotten_stage(
+    ctx: &Context,
+    id: NamespaceId,
+    stage: StageId,
+) -> Result<bool, StoreError> {
+    // Its entry in the index stands wherever it stands, and finds nothing when it comes due.
+    let expiry = Expiry {
+        at_millis: 0,
+        namespace: id,
+        kind: ExpiryKind::Stage,
+        name: *stage.as_bytes(),
+    };
+    let mut reruns = Reruns::new();
+    loop {
+        match try_collect_stage(ctx, expiry).await {
+            Ok(Step::Closed) => (),
+            Ok(Step::Removed) => return Ok(true),
+            Ok(Step::Nothing) => return Ok(false),
+            Err(failure) => reruns.after(failure)?,
+        }
+    }
+}
+
 async fn collect_stage(
     ctx: &Context,
     expiry: Expiry,
@@ -156,7 +180,7 @@ async fn try_collect_stage(ctx: &Context, expiry: Expiry) -> Result<Step, Failur
     Ok(step)
 }
 
-fn is_forgotten(ctx: &Context, record: &StageRecord) -> bool {
+pub(super) fn is_forgotten(ctx: &Context, record: &StageRecord) -> bool {
     let ttl = u64::try_from(ctx.options.stage_ttl.as_millis()).unwrap_or(u64::MAX);
     record.touched_millis.saturating_add(ttl) < ctx.now()
 }

@@ -10,7 +10,7 @@ use crate::error::StoreError;
 use crate::failpoint;
 use crate::kv::{Freshness, Isolation, KvError, Transaction};
 use crate::layout::{ChangeEntry, Guard, LayerKind, Outcome, PageOneClass, Pages, STAMPED_VERSION};
-use crate::namespace::{Access, admit, expect_kept, named};
+use crate::namespace::{Access, admit, expect_kept, judge_lock, named};
 use crate::page::{forget_later, is_commit, make_room, outcome, version_unknown};
 
 /// Restores a namespace; returns the version that this makes, or the newest one if that is what was
@@ -58,6 +58,7 @@ async fn try_restore(
         return Ok(Tried::Done(version));
     }
     let guard = admit(key, id, guard, Access::Write)?;
+    judge_lock(ctx, &*txn, key, id, &guard, None).await?;
     expect_kept(to, guard.horizon)?;
     if to > head || !is_commit(ctx, &*txn, id, to).await? {
         return Err(version_unknown(key, to).into());

@@ -3,6 +3,8 @@
 //! As in the original the method and the content type are ignored, refusals are lines of text, and
 //! a body that is not the JSON it should be is answered with 500.
 
+mod collect;
+
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -13,8 +15,10 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use axum::{Json, Router};
 use futures_util::stream;
-use mvsqlite_protocol::admin::{CreateNamespace, ListedNamespace, NamespaceByKey, RenameNamespace};
-use mvsqlite_protocol::{Code, NamespaceKey};
+use mvsqlite_protocol::admin::{
+    CreateNamespace, ListedNamespace, NamespaceByKey, OverlayBase, RenameNamespace, SetConcurrency,
+};
+use mvsqlite_protocol::{Code, NamespaceId, NamespaceKey, Version};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
@@ -28,18 +32,41 @@ use super::{Shared, health};
 /// Namespaces in one piece of a list.
 const LIST_BATCH: usize = 1000;
 
+/// Without the admin API on a server that only reads.
 pub(super) fn router(server: Arc<Shared>) -> Router {
+    let routes = if server.original.read_only {
+        Router::new()
+    } else {
+        routes()
+    };
+    routes
+        .merge(health::routes())
+        .fallback(|| async { StatusCode::NOT_FOUND })
+        .with_state(server)
+}
+
+fn routes() -> Router<Arc<Shared>> {
     Router::new()
         .route("/api/create_namespace", any(create_namespace))
         .route("/api/rename_namespace", any(rename_namespace))
         .route("/api/delete_namespace", any(delete_namespace))
         .route("/api/list_namespace", any(list_namespace))
         .route("/api/stat_namespace", any(stat_namespace))
-        .route("/api/truncate_namespace", any(not_served_yet))
-        .route("/api/delete_unreferenced_content", any(not_served_yet))
-        .merge(health::routes())
-        .fallback(|| async { StatusCode::NOT_FOUND })
-        .with_state(server)
+        .route("/api/set_concurrency", any(set_concurrency))
+        .route("/api/truncate_namespace", any(collect::truncate_namespace))
+        .route(
+            "/api/delete_unreferenced_content",
+            any(collect::delete_unreferenced_content),
+        )
+        .route("/fdb/status", any(fdb_status))
+}
+
+/// A cluster's status is the cluster's to tell, and its client library tells it by keys that are not
+/// part of what an engine promises.
+async fn fdb_status() -> TextRefusal {
+    Refusal::new(Code::NotFound, "the status of a cluster is not told here")
+        .hint("use fdbcli --exec 'status json' beside the cluster file")
+        .into()
 }
 
 /// A refusal as a line of text.
@@ -92,14 +119,17 @@ fn namespace_key(key: String) -> Result<NamespaceKey, Refusal> {
 
 async fn create_namespace(State(server): Server, request: Request) -> Answer {
     let call = Call::<CreateNamespace>::receive(&server, request).await?;
-    if call.message.overlay_base.is_some() {
-        return Err(unserved("forks (overlay_base) are not served yet").into());
-    }
+    let base = call.message.overlay_base.map(base_of).transpose()?;
     let key = namespace_key(call.message.key)?;
+    let mode = call.message.concurrency.unwrap_or_default();
     let store = Arc::clone(&server.store);
     let work = async move {
-        let id = store.create_namespace(&key).await?;
-        info!(%key, %id, "namespace created");
+        let id = match base {
+            None => store.create_namespace_as(&key, mode).await?,
+            Some((base, at)) => store.fork_namespace_as(&key, base, at, mode).await?,
+        };
+        let base = base.map(|(base, _)| base.to_string());
+        info!(%key, %id, base, "namespace created");
         Ok(())
     };
     let (deadline, permit) = (call.deadline, call.permit);
@@ -133,7 +163,7 @@ async fn delete_namespace(State(server): Server, request: Request) -> Answer {
     let key = namespace_key(call.message.key)?;
     let store = Arc::clone(&server.store);
     let work = async move {
-        store.delete_namespace(&key).await?;
+        store.delete_namespace_without_forks(&key).await?;
         info!(%key, "namespace deleted");
         Ok(())
     };
@@ -141,6 +171,22 @@ async fn delete_namespace(State(server): Server, request: Request) -> Answer {
     let done = server.write("delete_namespace", deadline, permit, Code::Timeout, work);
     done.await?;
     Ok("deleted\n".into_response())
+}
+
+async fn set_concurrency(State(server): Server, request: Request) -> Answer {
+    let call = Call::<SetConcurrency>::receive(&server, request).await?;
+    let mode = call.message.concurrency;
+    let key = namespace_key(call.message.key)?;
+    let store = Arc::clone(&server.store);
+    let work = async move {
+        store.set_concurrency(&key, mode).await?;
+        info!(%key, ?mode, "concurrency mode set");
+        Ok(())
+    };
+    let (deadline, permit) = (call.deadline, call.permit);
+    let done = server.write("set_concurrency", deadline, permit, Code::Timeout, work);
+    done.await?;
+    Ok("set\n".into_response())
 }
 
 async fn stat_namespace(State(server): Server, request: Request) -> Answer {
@@ -211,19 +257,22 @@ fn lines(batch: &[ListedNamespace]) -> Result<String, String> {
     Ok(text)
 }
 
-async fn not_served_yet(request: Request) -> TextRefusal {
-    unserved(format!("{} is not served yet", request.uri().path())).into()
-}
-
-fn unserved(detail: impl Into<String>) -> Refusal {
-    Refusal::new(Code::NotFound, detail).with_status(StatusCode::NOT_IMPLEMENTED)
+/// What a fork is to be a fork of.
+fn base_of(base: OverlayBase) -> Result<(NamespaceId, Version), Refusal> {
+    let id = base.ns_id.parse().map_err(Refusal::malformed)?;
+    let at = base.snapshot_version.parse().map_err(Refusal::malformed)?;
+    Ok((id, at))
 }
 
 /// The original's status and words where they differ from ours.
 fn as_the_original_says(refusal: Refusal) -> Refusal {
-    if refusal.code() == Code::NamespaceExists {
-        return Refusal::new(Code::NamespaceExists, "this key already exists")
-            .with_status(StatusCode::UNPROCESSABLE_ENTITY);
+    match refusal.code() {
+        Code::NamespaceExists => Refusal::new(Code::NamespaceExists, "this key already exists")
+            .with_status(StatusCode::UNPROCESSABLE_ENTITY),
+        // The base of a fork: truncated past the version, locked, or too far from its own base.
+        Code::SnapshotTooOld | Code::Locked | Code::TooLarge => {
+            refusal.with_status(StatusCode::CONFLICT)
+        }
+        _ => refusal,
     }
-    refusal
 }

@@ -7,7 +7,21 @@
 //! - `/stat` is refused with 404 or 410 only.
 //! - A namespace key that comes along is judged first, on whatever path.
 
+/// Makes a call for a namespace; makes the namespace first if it is not there and may be made.
+macro_rules! on_namespace {
+    ($server:expr, $key:expr, $call:expr) => {
+        match $call.await {
+            Err(missing @ StoreError::NamespaceNotFound { .. }) => {
+                $server.make_missing($key, missing).await?;
+                $call.await
+            }
+            done => done,
+        }
+    };
+}
+
 mod caller;
+mod lock;
 mod reply;
 
 use std::sync::Arc;
@@ -40,22 +54,12 @@ pub(super) fn routes() -> Router<Arc<Shared>> {
         .route("/batch/read", any(read))
         .route("/batch/write", any(write))
         .route("/batch/commit", any(commit))
+        .route("/nslock/acquire", any(lock::acquire))
+        .route("/nslock/release", any(lock::release))
 }
 
 type Answer = Result<Response, Refused>;
 
-/// Makes a call for a namespace; makes the namespace first if it is not there and may be made.
-macro_rules! on_namespace {
-    ($server:expr, $key:expr, $call:expr) => {
-        match $call.await {
-            Err(missing @ StoreError::NamespaceNotFound { .. }) => {
-                $server.make_missing($key, missing).await?;
-                $call.await
-            }
-            done => done,
-        }
-    };
-}
 type Server = State<Arc<Shared>>;
 
 /// What lies nowhere.

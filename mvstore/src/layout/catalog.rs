@@ -84,10 +84,10 @@ impl CatalogEntry {
     }
 
     /// The entry of a new namespace, whose id will be the version of the commit that writes it.
-    pub(crate) fn encode_new(nonce: [u8; 8]) -> (Vec<u8>, StampOffset) {
+    pub(crate) fn encode_new(mode: Concurrency, nonce: [u8; 8]) -> (Vec<u8>, StampOffset) {
         let entry = Self {
             id: NamespaceId::from_bytes(STAMP_PLACEHOLDER),
-            mode: Concurrency::Optimistic,
+            mode,
             nonce,
         };
         (entry.encode(), 1)
@@ -229,7 +229,7 @@ mod tests {
         let golden = "0105050505050505050505010606060606060606";
         assert_eq!(hex(&entry.encode()), golden);
         assert_eq!(CatalogEntry::decode(&entry.encode()), Ok(entry));
-        let (new, offset) = CatalogEntry::encode_new([6; 8]);
+        let (new, offset) = CatalogEntry::encode_new(Concurrency::Optimistic, [6; 8]);
         assert_eq!(hex(&new), "0100000000000000000000000606060606060606");
         assert_eq!(offset, 1);
     }

@@ -520,6 +520,17 @@ impl Keyspace {
         Ok(index)
     }
 
+    /// Everything of every stage.
+    pub(crate) fn all_stages(&self, id: NamespaceId) -> KeyRange {
+        KeyRange::prefix(&self.page(id, b's', &[]))
+    }
+
+    /// The stage of any key that belongs to one.
+    pub(crate) fn parse_stage(&self, key: &[u8]) -> Result<StageId, Malformed> {
+        let mut fields = self.behind_id("a stage's key", key)?;
+        Ok(StageId::from_bytes(fields.take()?))
+    }
+
     /// Everything of a stage.
     pub(crate) fn whole_stage(&self, id: NamespaceId, stage: StageId) -> KeyRange {
         KeyRange::prefix(&self.page(id, b's', &[stage.as_bytes()]))
@@ -790,6 +801,9 @@ mod tests {
         assert!(!versions.contains(&keys.page_at(ID, 7, Version::from_bytes([0xa9; 10]))));
         assert!(versions.contains(&keys.page_at(ID, 8, VERSION)));
         assert!(!versions.contains(&keys.page_at(ID, 8, Version::from_bytes([0xab; 10]))));
+        assert_eq!(keys.parse_stage(&keys.staged_page(ID, STAGE, 5)), Ok(STAGE));
+        assert!(keys.all_stages(ID).contains(&keys.stage(ID, STAGE)));
+        assert!(!keys.all_stages(ID).contains(&keys.head(ID)));
         let stage = keys.whole_stage(ID, STAGE);
         assert!(stage.contains(&keys.stage(ID, STAGE)));
     }

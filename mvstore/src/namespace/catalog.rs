@@ -19,14 +19,19 @@ use crate::store::NamespaceUsage;
 ///
 /// A lost reply of the engine is settled by the nonce in the entry: it tells our own creation
 /// from another's.
-pub(crate) async fn create(ctx: &Context, key: &NamespaceKey) -> Result<NamespaceId, StoreError> {
+pub(crate) async fn create(
+    ctx: &Context,
+    key: &NamespaceKey,
+    mode: Concurrency,
+) -> Result<NamespaceId, StoreError> {
     let nonce = ctx.random()?;
-    rerun(|| try_create(ctx, key, nonce)).await
+    rerun(|| try_create(ctx, key, mode, nonce)).await
 }
 
 async fn try_create(
     ctx: &Context,
     key: &NamespaceKey,
+    mode: Concurrency,
     nonce: [u8; 8],
 ) -> Result<NamespaceId, Failure> {
     let mut txn = ctx.begin(Freshness::Strict);
@@ -36,7 +41,7 @@ async fn try_create(
         Some(_) => return Err(exists(key).into()),
         None => (),
     }
-    let (entry, offset) = CatalogEntry::encode_new(nonce);
+    let (entry, offset) = CatalogEntry::encode_new(mode, nonce);
     txn.set_versionstamped_value(&ctx.keys.name(key.as_str()), &entry, offset);
     let (guard, offset) = ctx.keys.new_guard();
     txn.set_versionstamped_key(&guard, offset, &Guard::NEW.encode());

@@ -24,14 +24,27 @@ const KEYS_A_STEP: usize = 250;
 /// Most steps of one pass.
 const STEPS_A_PASS: usize = 40;
 
+/// What happens to a namespace that has forks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Forked {
+    /// It disappears, and stays as long as they are there.
+    Hide,
+    /// It is not deleted.
+    Refuse,
+}
+
 /// Makes a namespace disappear and queues the removal of its keys.
-pub(crate) async fn delete(ctx: &Context, key: &NamespaceKey) -> Result<(), StoreError> {
+pub(crate) async fn delete(
+    ctx: &Context,
+    key: &NamespaceKey,
+    forked: Forked,
+) -> Result<(), StoreError> {
     let mut reruns = Reruns::new();
     // What a commit of unknown outcome was deleting.
     let mut uncertain = None;
     loop {
         let mut deleted = None;
-        match try_delete(ctx, key, uncertain, &mut deleted).await {
+        match try_delete(ctx, key, forked, uncertain, &mut deleted).await {
             Ok(()) => return Ok(()),
             Err(failure) => {
                 if matches!(failure, Failure::Engine(KvError::MaybeCommitted { .. })) {
@@ -46,6 +59,7 @@ pub(crate) async fn delete(ctx: &Context, key: &NamespaceKey) -> Result<(), Stor
 async fn try_delete(
     ctx: &Context,
     key: &NamespaceKey,
+    forked: Forked,
     uncertain: Option<NamespaceId>,
     deleted: &mut Option<NamespaceId>,
 ) -> Result<(), Failure> {
@@ -62,6 +76,10 @@ async fn try_delete(
     expect_generation(key, &guard, Access::Write)?;
     txn.clear(&ctx.keys.name(key.as_str()));
     if has_forks(ctx, &*txn, id, None).await? {
+        if forked == Forked::Refuse {
+            let key = key.to_string();
+            return Err(StoreError::HasForks { key }.into());
+        }
         mark(ctx, &mut *txn, id, &guard, State::Hidden);
     } else {
         mark(ctx, &mut *txn, id, &guard, State::Deleting);

@@ -9,6 +9,7 @@
 //! asks for a writer that does. A chain of forks of forks has a length limit, since a page at its end
 //! is asked for in all of them.
 
+use mvsqlite_protocol::v2::Concurrency;
 use mvsqlite_protocol::{NamespaceId, NamespaceKey, Version};
 use tokio::try_join;
 
@@ -18,9 +19,9 @@ use crate::context::{Context, Failure, rerun};
 use crate::error::StoreError;
 use crate::kv::{Freshness, Isolation, Transaction};
 use crate::layout::{Ancestor, CatalogEntry, Guard, LAYERS_GENERATION, MAX_LAYERS};
-use crate::page::{is_commit, version_unknown};
+use crate::page::{newest_until, version_unknown};
 
-/// Makes a namespace that begins as `base` was at a version.
+/// Makes a namespace that begins as `base` was at its newest commit up to a version.
 ///
 /// A lost reply of the engine is settled by the nonce in the entry.
 pub(crate) async fn fork(
@@ -28,23 +29,26 @@ pub(crate) async fn fork(
     key: &NamespaceKey,
     base: NamespaceId,
     at: Version,
+    mode: Concurrency,
 ) -> Result<NamespaceId, StoreError> {
     let nonce = ctx.random()?;
-    rerun(|| try_fork(ctx, key, Ancestor { id: base, at }, nonce)).await
+    rerun(|| try_fork(ctx, key, Ancestor { id: base, at }, mode, nonce)).await
 }
 
 async fn try_fork(
     ctx: &Context,
     key: &NamespaceKey,
-    base: Ancestor,
+    asked: Ancestor,
+    mode: Concurrency,
     nonce: [u8; 8],
 ) -> Result<NamespaceId, Failure> {
+    let id = asked.id;
     let mut txn = ctx.begin(Freshness::Strict);
     let isolation = Isolation::Serializable;
     let (entry, guard, head) = try_join!(
         ctx.catalog_entry(&*txn, key.as_str(), isolation),
-        ctx.guard(&*txn, base.id, isolation),
-        ctx.head(&*txn, base.id),
+        ctx.guard(&*txn, id, isolation),
+        ctx.head(&*txn, id),
     )?;
     match entry {
         Some(entry) if entry.nonce == nonce => return Ok(entry.id),
@@ -52,12 +56,23 @@ async fn try_fork(
         None => (),
     }
     // The base is named by its id: which key it has does not matter here.
-    let name = base_name(base.id)?;
-    let guard = admit(&name, base.id, guard, Access::Read)?;
-    expect_kept(base.at, guard.horizon)?;
-    if base.at > head || !is_commit(ctx, &*txn, base.id, base.at).await? {
-        return Err(version_unknown(&name, base.at).into());
+    let name = base_name(id)?;
+    let guard = admit(&name, id, guard, Access::Read)?;
+    if guard.lock.is_some() {
+        return Err(StoreError::Locked {
+            key: name.to_string(),
+            reason: "its namespace lock is held, and nothing is forked from it meanwhile",
+        }
+        .into());
     }
+    expect_kept(asked.at, guard.horizon)?;
+    if asked.at > head {
+        return Err(version_unknown(&name, asked.at).into());
+    }
+    let base = Ancestor {
+        id,
+        at: newest_until(ctx, &*txn, id, asked.at).await?,
+    };
     if guard.ancestors.len() >= MAX_LAYERS {
         return Err(StoreError::TooLarge {
             what: "forks of forks, one below the other",
@@ -66,21 +81,14 @@ async fn try_fork(
         }
         .into());
     }
-    write_fork(ctx, &mut *txn, key, base, guard, nonce);
+    let (entry, offset) = CatalogEntry::encode_new(mode, nonce);
+    txn.set_versionstamped_value(&ctx.keys.name(key.as_str()), &entry, offset);
+    write_fork(ctx, &mut *txn, base, guard);
     Ok(txn.commit().await?.into())
 }
 
-fn write_fork(
-    ctx: &Context,
-    txn: &mut dyn Transaction,
-    key: &NamespaceKey,
-    base: Ancestor,
-    guard: Guard,
-    nonce: [u8; 8],
-) {
+fn write_fork(ctx: &Context, txn: &mut dyn Transaction, base: Ancestor, guard: Guard) {
     let keys = &ctx.keys;
-    let (entry, offset) = CatalogEntry::encode_new(nonce);
-    txn.set_versionstamped_value(&keys.name(key.as_str()), &entry, offset);
     let mut ancestors = vec![base];
     ancestors.extend(&guard.ancestors);
     let fork = Guard {

@@ -25,9 +25,11 @@ use crate::error::StoreError;
 use crate::history::{forked_at, write_restore};
 use crate::kv::{Freshness, Isolation, KvError, Transaction};
 use crate::layout::{Guard, LockRecord, Nonce};
-use crate::page::newest_until;
+use crate::page::{make_room, newest_until};
 use crate::store::{LockAcquired, LockReleased, ReleaseMode};
 
+/// How often a rollback makes room for its layer, which another may take, before it gives up.
+const ROOMS_MADE: u32 = 8;
 /// Most bytes of an owner's name.
 const MAX_OWNER: usize = 256;
 
@@ -236,17 +238,20 @@ pub(crate) async fn release_lock(
     if owner.is_empty() {
         return Ok(LockReleased::InvalidOwner);
     }
-    let first = match mode {
+    let mut step = match mode {
         ReleaseMode::Commit => Step::Commit,
         ReleaseMode::Rollback => Step::Mark,
     };
-    let mut step = first;
-    loop {
+    // Once more if there was no room for another layer, and has been made.
+    for _ in 0..=ROOMS_MADE {
         match release(ctx, key, owner, step).await? {
             Released::Done(done) => return Ok(done),
             Released::Marked(nonce) => step = Step::Restore(nonce),
         }
     }
+    Err(StoreError::Unavailable {
+        reason: format!("'{key}' is busy: its last large changes are not worked off yet"),
+    })
 }
 
 /// A transaction of a release.
@@ -335,6 +340,9 @@ async fn try_release(
     };
     txn.clear(&ctx.keys.lock(id));
     if matches!(step, Step::Restore(_)) && head != lock.snapshot {
+        if !unlocked.has_room() && make_room(ctx, id).await? {
+            return Ok(Released::Marked(lock.nonce));
+        }
         write_restore(ctx, &mut *txn, id, &unlocked, lock.snapshot)?;
     } else {
         txn.set(&ctx.keys.guard(id), &unlocked.encode());

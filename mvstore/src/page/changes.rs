@@ -102,6 +102,18 @@ pub(crate) fn successor(version: Version) -> Version {
     version
 }
 
+/// The version before this one.
+pub(crate) fn predecessor(version: Version) -> Version {
+    let mut bytes = *version.as_bytes();
+    for byte in bytes.iter_mut().rev() {
+        *byte = byte.wrapping_sub(1);
+        if *byte != u8::MAX {
+            break;
+        }
+    }
+    Version::from_bytes(bytes)
+}
+
 /// Adds up what a stretch of commits changed, as long as that is little enough to tell.
 #[derive(Debug)]
 pub(crate) struct Interval {
@@ -181,6 +193,12 @@ mod tests {
     fn the_successor_carries_into_the_commit_version() {
         assert_eq!(successor(Version::new(1, 2)), Version::new(1, 3));
         assert_eq!(successor(Version::new(1, u16::MAX)), Version::new(2, 0));
+    }
+
+    #[test]
+    fn the_predecessor_borrows_from_the_commit_version() {
+        assert_eq!(predecessor(Version::new(2, 1)), Version::new(2, 0));
+        assert_eq!(predecessor(Version::new(2, 0)), Version::new(1, u16::MAX));
     }
 
     #[test]

@@ -41,7 +41,11 @@ impl Footprint {
             return Some(Collision::Unknown);
         };
         if pages.runs().is_empty() && page_one.is_none() {
-            return None;
+            // Blind writes win, but not over a restore: what they were based on is undone. A large
+            // commit that changed the schema looks the same, and then the conflict is a false one.
+            let may_be_restore =
+                other.pages == Pages::Everything && other.page_one == PageOneClass::Schema;
+            return may_be_restore.then_some(Collision::Unknown);
         }
         let others = match &other.pages {
             Pages::Everything => return Some(Collision::Unknown),

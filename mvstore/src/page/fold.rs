@@ -19,6 +19,7 @@
 
 use mvsqlite_protocol::{NamespaceId, PageIndex, StageId, Version};
 
+use super::changes::predecessor;
 use super::lineage::Lineage;
 use super::view::{Found, View};
 use crate::context::{Context, Failure, Reruns, corrupt_in, side_by_side};
@@ -419,18 +420,6 @@ impl Fold<'_> {
 fn quietly(txn: &mut dyn Transaction) -> &mut dyn Transaction {
     txn.next_write_without_conflict();
     txn
-}
-
-/// The version before this one.
-fn predecessor(version: Version) -> Version {
-    let mut bytes = *version.as_bytes();
-    for byte in bytes.iter_mut().rev() {
-        *byte = byte.wrapping_sub(1);
-        if *byte != u8::MAX {
-            break;
-        }
-    }
-    Version::from_bytes(bytes)
 }
 
 fn first(limit: usize) -> RangeOptions {

@@ -17,7 +17,7 @@ use mvsqlite_protocol::{NamespaceId, NamespaceKey, PageIndex, ReadVersion};
 use super::read::pages_at;
 use crate::context::{Context, Failure, Reruns, corrupt_in, side_by_side};
 use crate::error::StoreError;
-use crate::kv::{Atomic, Freshness, Isolation, RangeOptions, Transaction};
+use crate::kv::{Atomic, Freshness, Isolation, KeyRange, RangeOptions, Transaction};
 use crate::layout::{
     Expiry, ExpiryKind, WaitingPlace, decode_touched, decode_waiting, encode_waiting,
 };
@@ -255,6 +255,46 @@ async fn try_collect(ctx: &Context, due: &[Expiry]) -> Result<u64, Failure> {
     }
     txn.commit().await?;
     Ok(gone)
+}
+
+/// Looks at the uploaded pages of one namespace, behind a hash and in a bounded number, and forgets
+/// those whose time is up, or only counts them. Returns how many, and the hash to go on behind.
+pub(crate) async fn sweep(
+    ctx: &Context,
+    id: NamespaceId,
+    behind: Option<PageHash>,
+    apply: bool,
+) -> Result<(u64, Option<PageHash>), Failure> {
+    let place = || corrupt_in(format!("the uploaded pages of namespace {id}"));
+    let mut txn = ctx.begin(Freshness::Strict);
+    let mut range = ctx.keys.waiting_times(id, &[]);
+    if let Some(behind) = behind {
+        range.begin = KeyRange::single(&ctx.keys.waiting_time(id, &behind)).end;
+    }
+    if range.is_empty() {
+        return Ok((0, None));
+    }
+    let options = RangeOptions {
+        limit: HASHES_A_STEP,
+        reverse: false,
+        isolation: Isolation::Serializable,
+    };
+    let times = txn.get_range(&range, options).await?;
+    let mut gone = 0;
+    let mut last = None;
+    for (key, value) in &times {
+        let hash = ctx.keys.parse_waiting_time(key).map_err(place())?;
+        let touched = decode_touched(value).map_err(place())?;
+        last = Some(hash);
+        if touched.saturating_add(kept_millis(ctx)) <= ctx.now() {
+            forget(ctx, &mut *txn, id, &hash);
+            gone += 1;
+        }
+    }
+    if apply && gone > 0 {
+        txn.commit().await?;
+    }
+    Ok((gone, last.filter(|_| times.len() == HASHES_A_STEP)))
 }
 
 fn forget(ctx: &Context, txn: &mut dyn Transaction, id: NamespaceId, hash: &PageHash) {

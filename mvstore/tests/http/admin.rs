@@ -158,10 +158,10 @@ async fn refusals_are_lines_of_text_that_say_what_is_wrong() {
         (
             "create_namespace",
             r#"{"key":"a","overlay_base":{"ns_id":"00","snapshot_version":"00"}}"#,
-            501,
-            "forks (overlay_base) are not served yet",
+            400,
+            "20 hex digits",
         ),
-        ("truncate_namespace", "{}", 501, "not served yet"),
+        ("truncate_namespace", "{}", 500, "missing field `key`"),
     ];
     for (call, body, status, words) in cases {
         let (found, text) = admin(&server, call, body).await;

@@ -5,6 +5,7 @@
 
 mod admin;
 mod client;
+mod collect;
 mod connections;
 mod crash_points;
 mod data_plane;

@@ -1,7 +1,5 @@
 //! The write lease: who holds it, who waits, and who may commit.
 
-mod model;
-
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -10,7 +10,6 @@ mod layers;
 mod lease;
 mod lock;
 mod model;
-mod page_cache;
 mod race;
 mod read;
 mod settle;

@@ -9,7 +9,7 @@ use mvsqlite_protocol::{Code, NamespaceId, PageIndex, Version};
 use mvstore::error::StoreError;
 use mvstore::kv::faults::{Fault, SeededFaults};
 use mvstore::kv::{Engine, Freshness, Isolation, KeyRange, RangeOptions};
-use mvstore::store::Truncated;
+use mvstore::store::{LockReleased, ReleaseMode, Truncated};
 
 use crate::support::{Fixture, PAGE_SIZE, filled, page_one};
 
@@ -104,6 +104,8 @@ struct Model {
     states: BTreeMap<Version, BTreeMap<PageIndex, Vec<u8>>>,
     /// Every page version there ever was, and whether it was absent.
     written: BTreeMap<(PageIndex, Version), bool>,
+    /// Restores that are not folded: where each stands, and what it shows.
+    restores: Vec<(Version, Version)>,
     horizon: Version,
 }
 
@@ -114,6 +116,7 @@ impl Model {
             id,
             states: BTreeMap::from([(id.as_version(), BTreeMap::new())]),
             written: BTreeMap::new(),
+            restores: Vec::new(),
             horizon: id.as_version(),
         }
     }
@@ -169,17 +172,51 @@ impl Model {
         self.states.insert(version, state);
     }
 
+    /// Goes back to a random version that is kept, as the rollback of a lock does.
+    async fn roll_back(&mut self, f: &Fixture) {
+        let kept: Vec<Version> = self.states.range(self.horizon..).map(|(v, _)| *v).collect();
+        let to = kept[f.random.below(kept.len() as u64) as usize];
+        let (head, _) = self.head();
+        f.store.acquire_lock(&f.key, "w", Some(to)).await.unwrap();
+        let released = f.store.release_lock(&f.key, "w", ReleaseMode::Rollback);
+        assert_eq!(released.await.unwrap(), LockReleased::Released);
+        if to != head {
+            let at = f.begin().await.version;
+            self.states.insert(at, self.states[&to].clone());
+            self.restores.push((at, to));
+        }
+    }
+
+    /// Where a truncation to `before` ends.
+    fn raise(&mut self, before: Version) {
+        let below_restores = self.restores.first().map(|(at, _)| *at);
+        let mut possible = self.states.keys().filter(|version| **version <= before);
+        let highest = possible.rfind(|version| below_restores.is_none_or(|at| **version < at));
+        self.horizon = self.horizon.max(*highest.unwrap());
+    }
+
+    /// Versions below the horizon that restores show.
+    fn pins(&self) -> impl Iterator<Item = Version> {
+        let shown = self.restores.iter().map(|(_, to)| *to);
+        shown.filter(|to| *to < self.horizon)
+    }
+
     /// The versions that have to be left: seen at the horizon or above it.
     fn kept(&self) -> BTreeMap<(PageIndex, Version), bool> {
-        let mut kept = self.written.clone();
+        let anchors: Vec<Version> = self.pins().chain([self.horizon]).collect();
+        let mut kept = BTreeMap::new();
         for ((index, version), is_absent) in &self.written {
-            let newer = |(at, other): &&(PageIndex, Version)| {
-                at == index && other > version && *other <= self.horizon
+            let newer = |at: Version| {
+                let mut versions = self.written.range((*index, *version)..=(*index, at));
+                versions
+                    .next_back()
+                    .is_none_or(|((_, newest), _)| newest > version)
             };
-            let is_superseded = self.written.keys().any(|key| newer(&key));
-            // An absent version that is not superseded has nothing left to hide.
-            if *version <= self.horizon && (is_superseded || *is_absent) {
-                kept.remove(&(*index, *version));
+            let seen = |at: &Version| at >= version && !newer(*at);
+            let below = kept.last_key_value();
+            let hides = below.is_some_and(|((at, _), is_absent)| at == index && !is_absent);
+            if *version > self.horizon || (anchors.iter().any(seen) && (!is_absent || hides)) {
+                kept.insert((*index, *version), *is_absent);
             }
         }
         kept
@@ -220,6 +257,10 @@ async fn random_history(seed: u64, faults: bool) {
         for _ in 0..=f.random.below(5) {
             model.commit(&f).await;
         }
+        if f.random.chance(30) && model.restores.len() < 8 {
+            model.roll_back(&f).await;
+            model.commit(&f).await;
+        }
         let versions: Vec<Version> = model.states.keys().copied().collect();
         let before = versions[f.random.below(versions.len() as u64) as usize];
         let would = truncate(&f, before, false).await.unwrap();
@@ -247,7 +288,7 @@ async fn random_history(seed: u64, faults: bool) {
         f.faults([]);
         // Whether it got as far as raising the horizon shows in what can be read.
         if let Ok(done) = &cut_short {
-            model.horizon = model.horizon.max(before);
+            model.raise(before);
             assert_eq!(done.horizon, model.horizon);
             model.expect_readable(&f).await;
         }
@@ -255,7 +296,7 @@ async fn random_history(seed: u64, faults: bool) {
         // A mark that was left behind by a failure is dead by then.
         f.clock.advance(60_000);
         let done = truncate(&f, before, true).await.unwrap();
-        model.horizon = model.horizon.max(before);
+        model.raise(before);
         assert_eq!((done.horizon, done.is_complete), (model.horizon, true));
         if let Ok(first) = cut_short.filter_exact(faults) {
             assert_eq!(
@@ -267,14 +308,10 @@ async fn random_history(seed: u64, faults: bool) {
         let scan = expect_exact(&f, model.id).await;
         assert_eq!(scan.versions, model.kept());
         assert_eq!(scan.orphans, 0, "staged pages are left behind");
-        let entries = model
-            .states
-            .keys()
-            .filter(|version| **version >= model.horizon);
-        let expected: BTreeSet<_> = entries
-            .filter(|v| **v != model.id.as_version())
-            .copied()
-            .collect();
+        let entries = model.states.keys().copied();
+        let entries = entries.filter(|version| *version >= model.horizon);
+        let mut expected: BTreeSet<_> = entries.chain(model.pins()).collect();
+        expected.remove(&model.id.as_version());
         assert_eq!(scan.changes, expected);
     }
 }

@@ -10,6 +10,7 @@ use crate::context::{Context, Failure, corrupt_in};
 use crate::kv::{Isolation, RangeOptions, Transaction};
 use crate::layout::{Guard, LayerKind, decode_version};
 use crate::namespace::lock_of;
+use crate::page::predecessor;
 
 /// Most forks of one namespace that are looked at at once.
 const FORKS_AT_ONCE: usize = 1000;
@@ -55,18 +56,6 @@ pub(crate) async fn forked_at(
             _ => return Ok(versions),
         }
     }
-}
-
-/// The version before this one.
-fn predecessor(version: Version) -> Version {
-    let mut bytes = *version.as_bytes();
-    for byte in bytes.iter_mut().rev() {
-        *byte = byte.wrapping_sub(1);
-        if *byte != u8::MAX {
-            break;
-        }
-    }
-    Version::from_bytes(bytes)
 }
 
 /// What a transaction that removes page versions has to leave.
@@ -126,12 +115,6 @@ impl Holds {
 mod tests {
     use super::*;
     use crate::layout::{Ancestor, Layer};
-
-    #[test]
-    fn the_predecessor_borrows_from_the_commit_version() {
-        assert_eq!(predecessor(Version::new(2, 1)), Version::new(2, 0));
-        assert_eq!(predecessor(Version::new(2, 0)), Version::new(1, u16::MAX));
-    }
 
     #[test]
     fn what_a_restore_shows_and_what_lies_below_a_fork_is_held() {
