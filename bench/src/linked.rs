@@ -41,10 +41,12 @@ fn linked(symbol: &CStr) -> *const c_void {
         };
     }
     functions!(
+        sqlite3_auto_extension
         sqlite3_context_db_handle
         sqlite3_create_function_v2
         sqlite3_db_filename
         sqlite3_file_control
+        sqlite3_free
         sqlite3_log
         sqlite3_malloc64
         sqlite3_result_error

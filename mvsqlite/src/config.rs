@@ -2,6 +2,9 @@
 //!
 //! Names and meanings are those of the original's client where it has them.
 
+mod location;
+mod token;
+
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
@@ -10,11 +13,20 @@ use mvsqlite_protocol::DatabaseName;
 use mvsqlite_protocol::name::NameError;
 use mvsqlite_protocol::page::{MAX_PAGE_SIZE, MIN_PAGE_SIZE};
 
+pub use location::LocateError;
+pub(crate) use location::Location;
+pub use token::{Secret, Token};
+
+use location::split_url;
+use token::token;
+
+/// A day, in milliseconds.
+pub(crate) const MOST_STALENESS: u64 = 86_400_000;
 /// No limit: more than SQLite can address.
 const MOST_TRANSACTION_BYTES: u64 = 1 << 50;
 
 /// Where a server of the data plane listens.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Server {
     /// `http://host:port`
     Tcp {
@@ -60,6 +72,13 @@ pub struct Config {
     /// `MVSQLITE_CONCURRENCY=exclusive`: writers take the write lease on every namespace, not only on
     /// those in exclusive mode.
     pub exclusive: bool,
+    /// `MVSQLITE_READ_STALENESS_MS`: a transaction may begin at a snapshot that this process took at
+    /// most so long ago; zero for always the newest.
+    pub read_staleness: Duration,
+    /// `MVSQLITE_TOKEN` or `MVSQLITE_TOKEN_FILE`: what servers are shown with every request.
+    pub token: Option<Token>,
+    /// `MVSQLITE_LOCK_OWNER`: in whose name databases are opened that the lock functions have locked.
+    pub lock_owner: Option<String>,
 }
 
 /// An environment variable that says nothing sensible.
@@ -88,6 +107,9 @@ impl Default for Config {
             upload_bytes: 32 << 20,
             journal_bytes: 4 << 20,
             exclusive: false,
+            read_staleness: Duration::ZERO,
+            token: None,
+            lock_owner: None,
         }
     }
 }
@@ -140,6 +162,11 @@ impl Config {
             config.journal_bytes = bytes;
         }
         config.exclusive = exclusive(get("MVSQLITE_CONCURRENCY"))?;
+        if let Some(millis) = number("MVSQLITE_READ_STALENESS_MS", get, 0, MOST_STALENESS)? {
+            config.read_staleness = Duration::from_millis(millis);
+        }
+        config.token = token(get("MVSQLITE_TOKEN"), get("MVSQLITE_TOKEN_FILE"))?;
+        config.lock_owner = lock_owner(get("MVSQLITE_LOCK_OWNER"))?;
         Ok(config)
     }
 
@@ -150,14 +177,35 @@ impl Config {
     /// spelling of the same absolute path. With [`Config::only_mapped`] nothing else is ours,
     /// without it everything is.
     pub fn target(&self, name: &str) -> Option<Result<DatabaseName, NameError>> {
+        let target = self.meant(name)?;
+        Some(split_url(target).1.parse())
+    }
+
+    /// Whether a program means a database of ours by a file name.
+    pub fn takes(&self, name: &str) -> bool {
+        self.meant(name).is_some()
+    }
+
+    /// What the map makes of a name; `None` if it is none of ours.
+    fn meant<'a>(&'a self, name: &'a str) -> Option<&'a str> {
         if name.is_empty() || name == ":memory:" {
             return None;
         }
         match self.mapped(name) {
-            Some(target) => Some(target.parse()),
+            Some(target) => Some(target),
             None if self.only_mapped => None,
-            None => Some(name.parse()),
+            None => Some(name),
         }
+    }
+
+    /// As [`Config::target`], with the server whose URL the name begins with.
+    pub(crate) fn locate(&self, name: &str) -> Option<Result<Location, LocateError>> {
+        let (url, name) = split_url(self.meant(name)?);
+        Some(match (url.map(server).transpose(), name.parse()) {
+            (Err(error), _) => Err(LocateError::Server(error.problem)),
+            (_, Err(error)) => Err(LocateError::Name(error)),
+            (Ok(server), Ok(name)) => Ok(Location { server, name }),
+        })
     }
 
     fn mapped(&self, name: &str) -> Option<&str> {
@@ -301,6 +349,23 @@ fn page_size(value: Option<String>) -> Result<Option<u32>, ConfigError> {
     }
 }
 
+/// Owners travel in a header.
+fn lock_owner(value: Option<String>) -> Result<Option<String>, ConfigError> {
+    match value {
+        Some(owner) if !is_lock_owner(&owner) => bad(
+            "MVSQLITE_LOCK_OWNER",
+            format!("'{owner}': expected 1 to 256 visible ASCII characters"),
+        ),
+        owner => Ok(owner),
+    }
+}
+
+/// Whether a text can be the owner of a namespace's lock.
+pub(crate) fn is_lock_owner(owner: &str) -> bool {
+    let visible = |byte: u8| byte == b' ' || byte.is_ascii_graphic();
+    (1..=256).contains(&owner.len()) && owner.bytes().all(visible)
+}
+
 /// Which way of keeping writers apart is asked for.
 fn exclusive(value: Option<String>) -> Result<bool, ConfigError> {
     const VARIABLE: &str = "MVSQLITE_CONCURRENCY";
@@ -373,6 +438,9 @@ mod tests {
             ("MVSQLITE_SECTOR_SIZE", "65536", "power of two"),
             ("MVSQLITE_SECTOR_SIZE", "5000", "power of two"),
             ("MVSQLITE_CONCURRENCY", "serial", "or exclusive"),
+            ("MVSQLITE_READ_STALENESS_MS", "soon", "from 0 to"),
+            ("MVSQLITE_TOKEN", "two words", "visible ASCII"),
+            ("MVSQLITE_LOCK_OWNER", "caf\u{e9}", "visible ASCII"),
         ];
         for (variable, value, message) in cases {
             let variables = [("MVSQLITE_DATA_PLANE", "http://x:1"), (variable, value)];

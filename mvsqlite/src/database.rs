@@ -31,10 +31,12 @@ mod lease;
 mod lock;
 mod locking;
 mod page1;
+mod pinning;
 mod pragma;
 mod prefetch;
 mod read_set;
 mod reading;
+mod recent;
 mod remote;
 mod snapshot;
 mod upload;
@@ -42,6 +44,7 @@ mod write_set;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use mvsqlite_protocol::v2::Concurrency;
 use mvsqlite_protocol::{DatabaseName, Moment, PageIndex, PageSet, Version};
@@ -56,8 +59,10 @@ pub use error::{Cause, Error, Operation};
 pub(crate) use lease::Claim;
 pub use lease::sleep_for_lease;
 pub use lock::LockLevel;
+pub use pinning::PinError;
 pub use prefetch::PrefetchMetrics;
 pub(crate) use prefetch::fetcher::Fetcher;
+pub(crate) use recent::RecentSnapshots;
 
 use cache::Identity;
 use counter::ChangeCounter;
@@ -119,6 +124,10 @@ pub struct DatabaseFile {
     level: LockLevel,
     /// For a past version: what is read for ever.
     pinned: Option<Snapshot>,
+    /// For a version that it was told to stay at: what is read until it is told otherwise.
+    held: Option<Snapshot>,
+    /// How old a snapshot may be that a transaction begins at.
+    staleness: Duration,
     /// From opening until the first lock: the header that SQLite looks at comes from here.
     opening: Option<Snapshot>,
     /// Between SHARED and NONE.
@@ -193,6 +202,11 @@ impl DatabaseFile {
         options: OpenOptions,
     ) -> Result<Self, Error> {
         let id = env.next_file_id();
+        let staleness = env.config().read_staleness;
+        let env = match &env.config().lock_owner {
+            Some(owner) => pinning::coming_as(&env, Some(owner)),
+            None => env,
+        };
         let remote = Remote {
             env,
             key: name.namespace.clone(),
@@ -219,6 +233,8 @@ impl DatabaseFile {
             last_known: is_past.then_some(snapshot.version),
             pinned: is_past.then(|| snapshot.clone()),
             opening: (!is_past).then_some(snapshot),
+            held: None,
+            staleness,
             name,
             transaction: None,
             counter,
@@ -264,7 +280,8 @@ impl DatabaseFile {
         match &self.transaction {
             Some(transaction) => transaction.page_size(),
             None => {
-                let snapshot = self.pinned.as_ref().or(self.opening.as_ref());
+                let snapshot = self.pinned.as_ref().or(self.held.as_ref());
+                let snapshot = snapshot.or(self.opening.as_ref());
                 snapshot.and_then(Snapshot::page_size)
             }
         }
@@ -327,6 +344,7 @@ impl DatabaseFile {
         match (self.is_immutable(), self.options.read_only) {
             (true, _) => Err(Cause::Immutable),
             (false, true) => Err(Cause::ReadOnly),
+            (false, false) if self.held.is_some() => Err(Cause::Pinned),
             (false, false) => Ok(()),
         }
     }

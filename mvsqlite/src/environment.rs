@@ -3,15 +3,15 @@
 //! Lock order: none of the locks here is ever taken while another is held, and none is held during
 //! I/O. After `fork` the child has fresh ones.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mvsqlite_protocol::DatabaseName;
-use mvsqlite_protocol::name::NameError;
 
 use crate::client::{DataPlane, HttpTransport, Transport};
-use crate::config::{Config, ConfigError};
-use crate::database::{Connections, Fetcher, FileId, PageCache};
+use crate::config::{Config, ConfigError, LocateError, Server};
+use crate::database::{Connections, Fetcher, FileId, PageCache, RecentSnapshots};
 use crate::keeper::Keeper;
 use crate::per_process::PerProcess;
 use crate::system::{Os, System};
@@ -19,11 +19,12 @@ use crate::workers::Workers;
 
 /// What the databases of one process share. Made once, on first use; survives `fork`.
 pub struct Environment {
-    config: Config,
+    config: Arc<Config>,
+    transport: Arc<dyn Transport>,
     plane: DataPlane,
     system: Arc<dyn System>,
-    shared: PerProcess<Shared>,
-    next_file: AtomicU64,
+    shared: Arc<PerProcess<Shared>>,
+    next_file: Arc<AtomicU64>,
 }
 
 /// What belongs to one process and not to its children.
@@ -33,6 +34,9 @@ pub(crate) struct Shared {
     pub(crate) workers: Workers,
     pub(crate) keeper: Keeper,
     connections: Mutex<Connections>,
+    recent: Mutex<RecentSnapshots>,
+    /// What names are opened with that begin with the URL of another server.
+    elsewhere: Mutex<HashMap<Server, Arc<Environment>>>,
 }
 
 impl Shared {
@@ -40,6 +44,22 @@ impl Shared {
         // A panic under this lock leaves a map that is still a map.
         let connections = self.connections.lock();
         connections.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the page cache holds, as JSON.
+    pub(crate) fn cache_statistics(&self) -> String {
+        let cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        let (pages, bytes, budget) = cache.fill();
+        format!("{{\"pages\":{pages},\"bytes\":{bytes},\"budget_bytes\":{budget}}}")
+    }
+
+    fn lock_elsewhere(&self) -> MutexGuard<'_, HashMap<Server, Arc<Environment>>> {
+        let elsewhere = self.elsewhere.lock();
+        elsewhere.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn lock_recent(&self) -> MutexGuard<'_, RecentSnapshots> {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -55,8 +75,8 @@ impl Environment {
     /// As configured, over HTTP. Does no I/O and starts no thread.
     pub fn new(config: Config) -> Arc<Self> {
         let system: Arc<dyn System> = Arc::new(Os::new());
-        let transport = HttpTransport::new(&config.servers, Arc::clone(&system));
-        Self::with_transport(config, Arc::new(transport), system)
+        let transport = http_transport(&config, &config.servers, &system);
+        Self::with_transport(config, transport, system)
     }
 
     /// With a transport and a system of the caller's: tests and simulation.
@@ -73,24 +93,70 @@ impl Environment {
             fetcher: Arc::default(),
             keeper: Keeper::default(),
             connections: Mutex::default(),
+            recent: Mutex::default(),
+            elsewhere: Mutex::default(),
         };
         Arc::new(Self {
-            plane: DataPlane::new(transport, Arc::clone(&system), config.timeout),
-            shared: PerProcess::new(system.process_id(), make),
+            plane: DataPlane::new(Arc::clone(&transport), Arc::clone(&system), config.timeout),
+            transport,
+            shared: Arc::new(PerProcess::new(system.process_id(), make)),
             system,
-            config,
-            next_file: AtomicU64::new(1),
+            config: Arc::new(config),
+            next_file: Arc::new(AtomicU64::new(1)),
         })
+    }
+
+    /// The same process over another transport.
+    fn over(&self, transport: Arc<dyn Transport>) -> Arc<Self> {
+        let system = Arc::clone(&self.system);
+        Arc::new(Self {
+            plane: DataPlane::new(Arc::clone(&transport), system, self.config.timeout),
+            transport,
+            system: Arc::clone(&self.system),
+            shared: Arc::clone(&self.shared),
+            config: Arc::clone(&self.config),
+            next_file: Arc::clone(&self.next_file),
+        })
+    }
+
+    /// What a name that begins with a server's URL is opened with.
+    fn at_server(&self, server: Server) -> Arc<Self> {
+        let shared = self.shared();
+        let mut elsewhere = shared.lock_elsewhere();
+        let entry = elsewhere.entry(server.clone());
+        let env = entry
+            .or_insert_with(|| self.over(http_transport(&self.config, &[server], &self.system)));
+        Arc::clone(env)
+    }
+
+    /// The same process with these headers on each of its requests; none with nothing to carry them.
+    pub(crate) fn with_headers(self: &Arc<Self>, headers: &[(&'static str, String)]) -> Arc<Self> {
+        match self.transport.with_headers(headers) {
+            Some(transport) => self.over(transport),
+            None => Arc::clone(self),
+        }
+    }
+
+    /// Which database a program means by a file name, as [`Config::target`], and what to open it
+    /// with: a name may begin with the URL of its server.
+    pub fn locate(
+        self: &Arc<Self>,
+        name: &str,
+    ) -> Option<Result<(Arc<Self>, DatabaseName), LocateError>> {
+        let location = match self.config.locate(name)? {
+            Ok(location) => location,
+            Err(error) => return Some(Err(error)),
+        };
+        let env = match location.server {
+            Some(server) => self.at_server(server),
+            None => Arc::clone(self),
+        };
+        Some(Ok((env, location.name)))
     }
 
     /// What this process was configured to do.
     pub fn config(&self) -> &Config {
         &self.config
-    }
-
-    /// Which database a program means by a file name: [`Config::target`].
-    pub fn target(&self, name: &str) -> Option<Result<DatabaseName, NameError>> {
-        self.config.target(name)
     }
 
     pub(crate) fn plane(&self) -> &DataPlane {
@@ -112,4 +178,16 @@ impl Environment {
     pub(crate) fn next_file_id(&self) -> FileId {
         FileId(self.next_file.fetch_add(1, Ordering::Relaxed))
     }
+}
+
+fn http_transport(
+    config: &Config,
+    servers: &[Server],
+    system: &Arc<dyn System>,
+) -> Arc<dyn Transport> {
+    let transport = HttpTransport::new(servers, Arc::clone(system));
+    Arc::new(match &config.token {
+        Some(token) => transport.with_token(token),
+        None => transport,
+    })
 }

@@ -24,9 +24,10 @@ mod per_process;
 pub mod system;
 mod workers;
 
-pub use config::{Config, ConfigError};
+pub use client::{LockError, Release};
+pub use config::{Config, ConfigError, LocateError};
 pub use database::{
-    CommitGroupError, ConnectionId, DatabaseFile, Error, LockLevel, OpenOptions, Pragma,
+    CommitGroupError, ConnectionId, DatabaseFile, Error, LockLevel, OpenOptions, PinError, Pragma,
     PrefetchMetrics, Read, SqliteCode, begin_commit_group, commit_commit_group,
     rollback_commit_group, sleep_for_lease,
 };

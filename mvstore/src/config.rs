@@ -15,6 +15,9 @@ use clap::{CommandFactory, FromArgMatches, Parser};
 
 use crate::store::{self, StoreOptions};
 
+/// The page of the original's content cache, in bytes.
+const ORIGINAL_PAGE_BYTES: u64 = 8192;
+
 /// The mvSQLite server: versioned SQLite databases over HTTP.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "mvstore", version, max_term_width = 100)]
@@ -101,6 +104,15 @@ pub struct Storage {
     /// Keeps everything in memory and loses it at the end: for tests
     #[arg(long, conflicts_with_all = ["data_dir", "cluster"])]
     pub in_memory: bool,
+
+    /// Most memory for pages that were read lately, in bytes; 0 keeps none
+    #[arg(
+        long,
+        env = "MVSTORE_PAGE_CACHE_BYTES",
+        value_name = "BYTES",
+        default_value_t = StoreOptions::DEFAULT_PAGE_CACHE_BYTES
+    )]
+    pub page_cache_bytes: u64,
 
     /// Begins every key of the store's metadata. Stores that share an engine differ in both prefixes
     #[arg(
@@ -198,11 +210,12 @@ pub struct Original {
     #[arg(long, env = "MVSTORE_DR_TAG", value_name = "TAG", hide = true)]
     pub dr_tag: Option<String>,
 
-    /// Pages cached by the original. Taken and not needed
+    /// The page cache in pages of 8 KiB
     #[arg(
         long,
         env = "MVSTORE_CONTENT_CACHE_SIZE",
         value_name = "PAGES",
+        conflicts_with = "page_cache_bytes",
         hide = true
     )]
     pub content_cache_size: Option<u64>,
@@ -297,6 +310,14 @@ impl Config {
         Ok(())
     }
 
+    /// Most memory for pages that were read lately, in bytes.
+    fn page_cache_bytes(&self) -> u64 {
+        let pages = self.original.content_cache_size;
+        pages.map_or(self.storage.page_cache_bytes, |pages| {
+            pages.saturating_mul(ORIGINAL_PAGE_BYTES)
+        })
+    }
+
     /// How the store is opened.
     pub fn store_options(&self) -> StoreOptions {
         let Storage {
@@ -306,6 +327,7 @@ impl Config {
         } = &self.storage;
         StoreOptions {
             lease_ttl: self.limits.lease_ttl,
+            page_cache_bytes: self.page_cache_bytes(),
             fresh_page_ttl: Duration::from_secs(self.original.knob_gc_fresh_page_ttl_secs),
             knobs: self.knobs.thresholds(),
             ..StoreOptions::new(metadata_prefix, raw_data_prefix)
@@ -426,6 +448,16 @@ mod tests {
         assert_eq!(told.knob_gc_fresh_page_ttl_secs, 0);
         assert_eq!(told.knob_gc_scan_batch_size, 50);
         assert_eq!(told.truncate_min_age_seconds, 60);
+    }
+
+    #[test]
+    fn the_page_cache_is_given_in_bytes_or_as_the_original_does_in_pages() {
+        let bytes = |words: &[&str]| read(words).unwrap().page_cache_bytes();
+        assert_eq!(bytes(&[]), 64 << 20);
+        assert_eq!(bytes(&["--page-cache-bytes", "0"]), 0);
+        assert_eq!(bytes(&["--content-cache-size", "100"]), 819_200);
+        let both = ["--content-cache-size", "1", "--page-cache-bytes", "1"];
+        assert!(wrong(&both).contains("--content-cache-size"));
     }
 
     #[test]

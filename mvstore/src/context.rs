@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 use crate::error::StoreError;
 use crate::kv::{Engine, Freshness, Isolation, KvError, Transaction};
 use crate::layout::{CatalogEntry, Guard, Keyspace, Malformed, decode_version};
-use crate::page::PageOneCache;
+use crate::page::{PageCache, PageOneCache};
 use crate::store::StoreOptions;
 
 /// An opened store's parts.
@@ -26,6 +26,7 @@ pub(crate) struct Context {
     pub(crate) page_one: PageOneCache,
     /// One permit for each commit of protocol v1 that gathers many pages.
     pub(crate) v1_gathers: Arc<Semaphore>,
+    pub(crate) page_cache: PageCache,
     /// One permit for each large commit under way.
     pub(crate) large_commits: Arc<Semaphore>,
 }

@@ -15,14 +15,18 @@
 //! | `page_one` | page 1: its header, and what a commit changed in it |
 //! | `fold` | writing layers out as page versions |
 //! | `cache` | page 1 of recent versions |
+//! | `page_cache` | pages that were read lately, and what cold clients want first |
+//! | `catch_up` | the page cache, brought up to a version by the changelog |
 
 mod begin;
 mod cache;
+mod catch_up;
 mod changes;
 mod commit;
 mod conflict;
 mod fold;
 mod lineage;
+mod page_cache;
 mod page_one;
 mod read;
 mod settle;
@@ -37,6 +41,7 @@ pub(crate) use commit::{Commit, ConflictRule, Dialect, Effect, Member, commit_me
 pub(crate) use commit::{commit, commit_group};
 pub(crate) use conflict::MAX_RANGES;
 pub(crate) use fold::{fold_layers, make_room};
+pub(crate) use page_cache::PageCache;
 pub(crate) use page_one::Header;
 pub(crate) use read::{is_commit, page_one_at, pages_at, read, version_unknown};
 pub(crate) use settle::{forget_later, outcome, settle, settle_group};

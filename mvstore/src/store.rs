@@ -43,6 +43,8 @@ pub struct StoreOptions {
     pub idempotency_ttl: Duration,
     /// How long a stage lives after its last batch.
     pub stage_ttl: Duration,
+    /// Most memory for pages that were read lately, in bytes; 0 keeps none.
+    pub page_cache_bytes: u64,
     /// How long a write lease lives after it was granted or renewed; at least 50 ms.
     pub lease_ttl: Duration,
     /// How long a place in the queue for a write lease is kept after it was last asked for; at least
@@ -69,6 +71,8 @@ impl StoreOptions {
     pub const MIN_IDEMPOTENCY_TTL: Duration = Duration::from_secs(3600);
     /// The default of [`Self::stage_ttl`].
     pub const DEFAULT_STAGE_TTL: Duration = Duration::from_secs(3600);
+    /// The default of [`Self::page_cache_bytes`].
+    pub const DEFAULT_PAGE_CACHE_BYTES: u64 = 64 << 20;
     /// The default of [`Self::lease_ttl`]: for how long a dead holder keeps others waiting.
     pub const DEFAULT_LEASE_TTL: Duration = Duration::from_secs(5);
     /// The default of [`Self::lease_place_ttl`].
@@ -85,6 +89,7 @@ impl StoreOptions {
             entropy: Arc::new(SystemEntropy),
             idempotency_ttl: Self::MIN_IDEMPOTENCY_TTL,
             stage_ttl: Self::DEFAULT_STAGE_TTL,
+            page_cache_bytes: Self::DEFAULT_PAGE_CACHE_BYTES,
             lease_ttl: Self::DEFAULT_LEASE_TTL,
             lease_place_ttl: Self::DEFAULT_LEASE_PLACE_TTL,
             fresh_page_ttl: Self::DEFAULT_FRESH_PAGE_TTL,

@@ -11,14 +11,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use mvsqlite_protocol::v2;
-use ureq::http::Uri;
+use ureq::http::{Response, Uri};
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::NextTimeout;
-use ureq::{Agent, Error, Timeout};
+use ureq::{Agent, Body, Error, Timeout};
 
 use super::socket::SocketConnector;
-use super::transport::{Reply, Request, Transport, TransportError};
-use crate::config::Server;
+use super::token::TokenSource;
+use super::transport::{PlainReply, PlainRequest, Reply, Request, Transport, TransportError};
+use crate::config::{Server, Token};
 use crate::per_process::PerProcess;
 use crate::system::System;
 
@@ -31,12 +32,16 @@ const LOOKUP_TTL: Duration = Duration::from_secs(10);
 const MAX_REPLY: u64 = 256 << 20;
 
 /// The transport of a real process.
+#[derive(Clone)]
 pub struct HttpTransport {
     /// Names for messages, and the URL up to the path.
-    names: Vec<String>,
-    urls: Vec<String>,
-    agent: PerProcess<Agent>,
+    names: Arc<[String]>,
+    urls: Arc<[String]>,
+    agent: Arc<PerProcess<Agent>>,
     system: Arc<dyn System>,
+    token: Option<Arc<TokenSource>>,
+    /// On every request.
+    headers: Vec<(&'static str, String)>,
 }
 
 impl HttpTransport {
@@ -63,11 +68,50 @@ impl HttpTransport {
         }
         let make = move || make_agent(&sockets);
         Self {
-            names,
-            urls,
-            agent: PerProcess::new(system.process_id(), make),
+            names: names.into(),
+            urls: urls.into(),
+            agent: Arc::new(PerProcess::new(system.process_id(), make)),
             system,
+            token: None,
+            headers: Vec::new(),
         }
+    }
+
+    /// Shows this token to the servers.
+    pub fn with_token(mut self, token: &Token) -> Self {
+        self.token = Some(Arc::new(TokenSource::new(token)));
+        self
+    }
+
+    /// Sends a request once; the reply is not read yet.
+    fn send(
+        &self,
+        server: usize,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+        timeout: Duration,
+    ) -> Result<Response<Body>, TransportError> {
+        let not_sent = |reason| TransportError {
+            maybe_sent: false,
+            reason,
+        };
+        let url = self.urls.get(server);
+        let url = url.ok_or_else(|| not_sent(format!("there is no server {server}")))?;
+        let agent = self.agent.get(self.system.process_id());
+        let request = agent.post(format!("{url}{path}"));
+        let mut request = request.config().timeout_global(Some(timeout)).build();
+        if let Some(token) = &self.token {
+            let token = token.get(self.system.now()).map_err(not_sent)?;
+            request = request.header("authorization", format!("Bearer {}", token.reveal()));
+        }
+        for (name, value) in &self.headers {
+            request = request.header(*name, value);
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.send(body).map_err(describe)
     }
 }
 
@@ -99,38 +143,45 @@ impl Transport for HttpTransport {
         request: Request<'_>,
         timeout: Duration,
     ) -> Result<Reply, TransportError> {
-        let url = self.urls.get(server).ok_or_else(|| TransportError {
-            maybe_sent: false,
-            reason: format!("there is no server {server}"),
-        })?;
-        let agent = self.agent.get(self.system.process_id());
-        exchange(
-            &agent,
-            &format!("{url}{}", request.path),
-            request.body,
-            timeout,
-        )
-        .map_err(describe)
+        let content_type = [("content-type", v2::CONTENT_TYPE)];
+        let response = self.send(server, request.path, &content_type, request.body, timeout)?;
+        let content_type = response.headers().get("content-type");
+        let content_type = content_type.and_then(|value| value.to_str().ok().map(str::to_owned));
+        Ok(Reply {
+            status: response.status().as_u16(),
+            content_type,
+            body: whole_body(response)?,
+        })
+    }
+
+    fn plain_call(
+        &self,
+        server: usize,
+        request: PlainRequest<'_>,
+        timeout: Duration,
+    ) -> Result<PlainReply, TransportError> {
+        let response = self.send(server, request.path, request.headers, request.body, timeout)?;
+        let headers = response.headers().iter().filter_map(|(name, value)| {
+            let value = value.to_str().ok()?;
+            Some((name.as_str().to_owned(), value.to_owned()))
+        });
+        Ok(PlainReply {
+            status: response.status().as_u16(),
+            headers: headers.collect(),
+            body: whole_body(response)?,
+        })
+    }
+
+    fn with_headers(&self, headers: &[(&'static str, String)]) -> Option<Arc<dyn Transport>> {
+        let mut with = self.clone();
+        with.headers = headers.to_vec();
+        Some(Arc::new(with))
     }
 }
 
-fn exchange(agent: &Agent, url: &str, body: &[u8], timeout: Duration) -> Result<Reply, Error> {
-    let response = agent
-        .post(url)
-        .config()
-        .timeout_global(Some(timeout))
-        .build()
-        .header("content-type", v2::CONTENT_TYPE)
-        .send(body)?;
-    let status = response.status().as_u16();
-    let content_type = response.headers().get("content-type");
-    let content_type = content_type.and_then(|value| value.to_str().ok().map(str::to_owned));
+fn whole_body(response: Response<Body>) -> Result<Vec<u8>, TransportError> {
     let body = response.into_body().into_with_config().limit(MAX_REPLY);
-    Ok(Reply {
-        status,
-        content_type,
-        body: body.read_to_vec()?,
-    })
+    body.read_to_vec().map_err(describe)
 }
 
 fn describe(error: Error) -> TransportError {

@@ -1,5 +1,6 @@
 //! The seam under the client: one request to one server, one reply.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 /// One request: `POST path` with a MessagePack body.
@@ -33,6 +34,28 @@ pub struct TransportError {
     pub reason: String,
 }
 
+/// A request that is not one of data plane v2: `POST path` with any body.
+#[derive(Debug, Clone, Copy)]
+pub struct PlainRequest<'a> {
+    /// Path, percent-encoded, beginning with a slash.
+    pub path: &'a str,
+    /// Headers besides those that every request has.
+    pub headers: &'a [(&'a str, &'a str)],
+    /// The body.
+    pub body: &'a [u8],
+}
+
+/// The reply to a [`PlainRequest`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlainReply {
+    /// The HTTP status.
+    pub status: u16,
+    /// Headers by their names in lower case, those that are text.
+    pub headers: Vec<(String, String)>,
+    /// The whole body.
+    pub body: Vec<u8>,
+}
+
 /// Carries requests to the servers of one data plane.
 pub trait Transport: Send + Sync {
     /// The servers, as they are named in messages; never empty.
@@ -49,4 +72,25 @@ pub trait Transport: Send + Sync {
         request: Request<'_>,
         timeout: Duration,
     ) -> Result<Reply, TransportError>;
+
+    /// As [`Transport::call`], for what is not of data plane v2.
+    ///
+    /// # Errors
+    /// As [`Transport::call`]; always if this transport knows nothing but data plane v2.
+    fn plain_call(
+        &self,
+        _server: usize,
+        _request: PlainRequest<'_>,
+        _timeout: Duration,
+    ) -> Result<PlainReply, TransportError> {
+        Err(TransportError {
+            maybe_sent: false,
+            reason: "this transport carries data plane v2 only".to_owned(),
+        })
+    }
+
+    /// This transport with these headers on every request; `None` if it has no headers.
+    fn with_headers(&self, _headers: &[(&'static str, String)]) -> Option<Arc<dyn Transport>> {
+        None
+    }
 }

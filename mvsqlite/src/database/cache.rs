@@ -112,6 +112,11 @@ impl PageCache {
         }
     }
 
+    /// Pages held, the bytes they take, and the most that they may take.
+    pub(crate) fn fill(&self) -> (usize, u64, u64) {
+        (self.pages.len(), self.bytes, self.budget)
+    }
+
     /// What to tell the server at `begin`.
     pub(crate) fn known(&self, identity: Identity) -> Option<KnownState> {
         let namespace = self.namespaces.get(&identity)?;

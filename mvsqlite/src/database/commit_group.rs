@@ -112,15 +112,16 @@ pub fn commit_commit_group() -> Result<Option<Version>, CommitGroupError> {
         return Ok(None);
     };
     let namespaces = staged.assembly.namespaces();
-    let reply = staged
-        .assembly
-        .send(&staged.env)
-        .map_err(|cause| match cause {
-            Cause::Conflict { .. } => CommitGroupError::Conflict,
-            Cause::OutcomeUnknown(_) => CommitGroupError::Unknown(cause),
-            cause => CommitGroupError::Failed(cause),
-        })?;
+    let reply = staged.assembly.send(&staged.env);
     let shared = staged.env.shared();
+    for file in &staged.files {
+        shared.lock_recent().forget(file.identity);
+    }
+    let reply = reply.map_err(|cause| match cause {
+        Cause::Conflict { .. } => CommitGroupError::Conflict,
+        Cause::OutcomeUnknown(_) => CommitGroupError::Unknown(cause),
+        cause => CommitGroupError::Failed(cause),
+    })?;
     for file in staged.files {
         let at = namespaces
             .iter()

@@ -2,6 +2,8 @@
 //! the same time belong to one transaction:
 //!
 //! - they show one moment: each begins as of the read version at which the first of them began;
+//! - while all of them hold write leases nothing that they show can change, so what they show is the
+//!   present too, and the next one begins there: it could not be written otherwise;
 //! - a commit of some of them relies on what was read from the others, and has it checked.
 //!
 //! Not part of it: past versions, which need no check, and databases of other stores, which cannot be
@@ -33,6 +35,8 @@ pub(super) struct Participant {
     pub(super) own: Option<Version>,
     /// The own commit belongs to a COMMIT that SQLite has not finished yet.
     pub(super) committing: bool,
+    /// It holds the write lease: nobody else changes what it shows.
+    pub(super) frozen: bool,
 }
 
 /// The databases of a process that hold a lock, by connection.
@@ -43,15 +47,22 @@ pub(crate) struct Connections {
 
 #[derive(Debug)]
 struct Members {
-    /// Where the first of them began.
+    /// Where the first of them began, or the last that found all others frozen.
     moment: ReadVersion,
     files: HashMap<FileId, Participant>,
+}
+
+impl Members {
+    fn are_frozen(&self) -> bool {
+        self.files.values().all(|participant| participant.frozen)
+    }
 }
 
 impl Connections {
     /// The moment that a database of the connection shall show, if others hold a lock already.
     fn moment(&self, connection: ConnectionId) -> Option<ReadVersion> {
-        self.by_id.get(&connection).map(|members| members.moment)
+        let members = self.by_id.get(&connection)?;
+        (!members.are_frozen()).then_some(members.moment)
     }
 
     fn join(&mut self, connection: ConnectionId, file: FileId, participant: Participant) {
@@ -59,6 +70,9 @@ impl Connections {
             moment: participant.read_version,
             files: HashMap::new(),
         });
+        if members.are_frozen() {
+            members.moment = participant.read_version;
+        }
         members.files.insert(file, participant);
     }
 
@@ -120,6 +134,7 @@ impl DatabaseFile {
             read: self.read_set.clone(),
             own: None,
             committing: false,
+            frozen: false,
         };
         let shared = self.remote.env.shared();
         let mut connections = shared.lock_connections();
@@ -167,6 +182,7 @@ mod tests {
             read: ReadSet::default(),
             own: None,
             committing: false,
+            frozen: false,
         }
     }
 
@@ -181,6 +197,16 @@ mod tests {
         assert_eq!(connections.moment(ConnectionId(2)), None);
         connections.leave(CONNECTION, FileId(2));
         assert_eq!(connections.moment(CONNECTION), None);
+    }
+
+    #[test]
+    fn while_all_that_have_begun_are_frozen_the_next_begins_at_present() {
+        let mut connections = Connections::default();
+        connections.join(CONNECTION, FileId(1), participant(5));
+        connections.get_mut(CONNECTION, FileId(1)).unwrap().frozen = true;
+        assert_eq!(connections.moment(CONNECTION), None);
+        connections.join(CONNECTION, FileId(2), participant(9));
+        assert_eq!(connections.moment(CONNECTION), Some(ReadVersion(9)));
     }
 
     #[test]

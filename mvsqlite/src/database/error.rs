@@ -81,6 +81,9 @@ pub enum Cause {
     /// A past version cannot be written.
     #[error("a past version cannot be written; open the name without its '@...' to write")]
     Immutable,
+    /// It was told to stay at a version.
+    #[error("it stays at a version (mv_pin_version); SELECT mv_unpin_version(...) first")]
+    Pinned,
     /// The database was opened for reading.
     #[error("it was opened read-only")]
     ReadOnly,
@@ -241,7 +244,7 @@ impl Error {
             Cause::OutcomeUnknown(_) => SqliteCode::IoErrCommitAtomic,
             Cause::NotCommitted(_) => SqliteCode::IoErrFsync,
             Cause::Replaced => SqliteCode::ReadOnlyDbMoved,
-            Cause::Immutable | Cause::ReadOnly => SqliteCode::ReadOnly,
+            Cause::Immutable | Cause::Pinned | Cause::ReadOnly => SqliteCode::ReadOnly,
             Cause::PageSizeUnsupported(_)
             | Cause::PageSizeChange { .. }
             | Cause::SeveralStores

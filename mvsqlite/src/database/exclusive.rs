@@ -61,6 +61,7 @@ impl DatabaseFile {
             return Err(Cause::LeaseBusy);
         }
         snapshot.read_version = snapshot.read_version.max(grant.read_version);
+        self.update_participant(|participant| participant.frozen = true);
         Keeper::wake(&self.remote.env);
         Ok(())
     }
@@ -72,6 +73,7 @@ impl DatabaseFile {
 
     /// The write transaction has ended. One that was not committed still has its lease.
     pub(super) fn end_lease_use(&self) {
+        self.update_participant(|participant| participant.frozen = false);
         if let Some(claim) = self.own_claim() {
             claim.end_use(&self.remote.env);
         }

@@ -1,10 +1,14 @@
 //! Locks: a snapshot at SHARED, a write transaction from RESERVED on.
 
+use std::time::Duration;
+
+use mvsqlite_protocol::v2::Concurrency;
 use mvsqlite_protocol::{Moment, Version};
 
 use super::commit_group;
 use super::error::{Cause, Error, Operation};
 use super::lock::LockLevel;
+use super::remote::Begun;
 use super::write_set::WriteSet;
 use super::{DatabaseFile, Phase, Transaction};
 
@@ -26,8 +30,11 @@ impl DatabaseFile {
         if level >= LockLevel::Reserved && self.level < LockLevel::Reserved {
             // SHARED is held from here on, whether or not the rest succeeds.
             self.level = LockLevel::Shared;
-            self.reserve()
-                .map_err(|cause| self.fail(Operation::Reserve, cause))?;
+            self.reserve().map_err(|cause| {
+                // Whoever tries again does so on a new snapshot.
+                self.remote.forget_recent(self.identity);
+                self.fail(Operation::Reserve, cause)
+            })?;
         }
         self.level = level;
         Ok(())
@@ -51,7 +58,7 @@ impl DatabaseFile {
         self.opening = None;
         commit_group::expect_nothing_staged()?;
         self.note_group_version();
-        let begun = match self.remote.begin(Some(self.identity), self.moment()) {
+        let begun = match self.snapshot_to_begin_at() {
             Ok(begun) => begun,
             Err(cause) => {
                 self.counter.spoil();
@@ -72,8 +79,37 @@ impl DatabaseFile {
             stale: false,
             kept_back: false,
         });
-        self.join_transaction();
+        // Who stays at a version is no part of the moment that the others show, and has nothing to say
+        // at their COMMIT.
+        if self.held.is_none() {
+            self.join_transaction();
+        }
         Ok(())
+    }
+
+    /// The newest version, or the one that was chosen.
+    fn snapshot_to_begin_at(&self) -> Result<Begun, Cause> {
+        match &self.held {
+            Some(snapshot) => Ok(Begun {
+                snapshot: snapshot.clone(),
+                mode: Concurrency::Optimistic,
+            }),
+            None => match self.moment() {
+                None => self.begin_recent(),
+                moment => self.remote.begin(Some(self.identity), moment),
+            },
+        }
+    }
+
+    /// The newest version, or a little behind if the program allows that and nobody here expects
+    /// COMMIT to succeed.
+    fn begin_recent(&self) -> Result<Begun, Cause> {
+        let staleness = match self.remote.env.config().exclusive {
+            true => Duration::ZERO,
+            false => self.staleness,
+        };
+        self.remote
+            .begin_recent(self.identity, staleness, self.last_known)
     }
 
     /// Makes the transaction a writer.
@@ -149,6 +185,7 @@ impl DatabaseFile {
         }
         self.end_lease_use();
         self.update_participant(|participant| participant.committing = false);
+        self.remote.forget_recent(self.identity);
     }
 }
 

@@ -80,7 +80,10 @@ impl DatabaseFile {
 
     /// The snapshot for a read under no lock: SQLite looks at the header when it opens a file.
     fn unlocked_snapshot(&mut self) -> Result<Snapshot, Cause> {
-        if let Some(snapshot) = self.pinned.as_ref().or(self.opening.as_ref()) {
+        if let Some(snapshot) = self.pinned.as_ref().or(self.held.as_ref()) {
+            return Ok(snapshot.clone());
+        }
+        if let Some(snapshot) = &self.opening {
             return Ok(snapshot.clone());
         }
         Ok(self.remote.begin(Some(self.identity), None)?.snapshot)

@@ -1,12 +1,13 @@
 //! One namespace of the store, read through the page cache of the process.
 
 use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use mvsqlite_protocol::page::{MAX_PAGE_SIZE, MIN_PAGE_SIZE};
 use mvsqlite_protocol::v2::{
     BeginReply, BeginRequest, Concurrency, Limits, PAGE_1, ResolveRequest,
 };
-use mvsqlite_protocol::{Moment, NamespaceKey, PageImage, ReadVersion};
+use mvsqlite_protocol::{Moment, NamespaceKey, PageImage, ReadVersion, Version};
 
 use super::cache::{Content, Identity, PageCache};
 use super::error::Cause;
@@ -23,6 +24,7 @@ pub(super) struct Remote {
 }
 
 /// A snapshot and what goes with it for writers.
+#[derive(Clone)]
 pub(super) struct Begun {
     pub(super) snapshot: Snapshot,
     pub(super) mode: Concurrency,
@@ -73,6 +75,36 @@ impl Remote {
             cache.began(identity, request.known.as_ref(), reply.version, changed);
         }
         self.finish_begin(&shared, identity, reply, request.want_pages)
+    }
+
+    /// As [`Remote::begin`], or a snapshot that this process took as recently as the program allows
+    /// and that is not behind `seen`.
+    pub(super) fn begin_recent(
+        &self,
+        expected: Identity,
+        staleness: Duration,
+        seen: Option<Version>,
+    ) -> Result<Begun, Cause> {
+        if staleness.is_zero() {
+            return self.begin(Some(expected), None);
+        }
+        let shared = self.env.shared();
+        let now = self.env.system().now();
+        let epoch = {
+            let recent = shared.lock_recent();
+            if let Some(begun) = recent.get(expected, now, staleness, seen) {
+                return Ok(begun);
+            }
+            recent.epoch()
+        };
+        let begun = self.begin(Some(expected), None)?;
+        shared.lock_recent().put(epoch, now, &begun);
+        Ok(begun)
+    }
+
+    /// The next transaction of this process on the namespace asks for the newest version.
+    pub(super) fn forget_recent(&self, identity: Identity) {
+        self.env.shared().lock_recent().forget(identity);
     }
 
     fn finish_begin(

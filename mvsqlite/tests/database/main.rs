@@ -5,13 +5,17 @@
 // The name by which the rest of the workspace knows the crate.
 extern crate mvsqlite_client as mvsqlite;
 
+mod exclusive;
 mod failures;
 mod file;
 mod http;
+mod leases;
 mod model;
 mod pager;
 mod rules;
 mod serializable;
+mod servers;
+mod staleness;
 mod system;
 mod upload;
 

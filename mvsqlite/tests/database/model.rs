@@ -9,8 +9,9 @@ use mvsqlite::client::{Reply, Request, Transport, TransportError};
 use mvsqlite::system::System;
 use mvsqlite_protocol::page::staged_sum;
 use mvsqlite_protocol::v2::{
-    self, BeginReply, BeginRequest, CommitReply, CommitRequest, Concurrency, Limits, ReadRequest,
-    ResolveReply, ResolveRequest, SettleReply, SettleRequest, StageReply, StageRequest,
+    self, BeginReply, BeginRequest, CommitReply, CommitRequest, LeaseReply, LeaseRequest, Limits,
+    ReadRequest, ResolveReply, ResolveRequest, SettleReply, SettleRequest, StageReply,
+    StageRequest,
 };
 use mvsqlite_protocol::{
     Code, IdempotencyKey, Incarnation, Moment, NamespaceId, PageImage, PageIndex, PageSet, Problem,
@@ -18,6 +19,7 @@ use mvsqlite_protocol::{
 };
 use serde_bytes::ByteBuf;
 
+use crate::leases::Leases;
 use crate::system::SimSystem;
 
 /// What happens to a request on its way.
@@ -57,7 +59,7 @@ pub(crate) struct State {
     pub(crate) incarnation: Incarnation,
     pub(crate) namespace: NamespaceId,
     pub(crate) exists: bool,
-    pub(crate) mode: Concurrency,
+    pub(crate) leases: Leases,
     pub(crate) limits: Limits,
     /// Milliseconds that `resolve` by time takes for each commit: commit n was made at n seconds.
     pub(crate) commits: Vec<Commit>,
@@ -99,7 +101,7 @@ impl Model {
                 incarnation: Incarnation::from_bytes([1; 8]),
                 namespace,
                 exists: true,
-                mode: Concurrency::Optimistic,
+                leases: Leases::default(),
                 limits,
                 commits: Vec::new(),
                 pages: Pages::default(),
@@ -260,6 +262,7 @@ impl State {
             "read" => return self.read(v2::decode(body).unwrap()),
             "stage" => v2::encode(&self.stage(v2::decode(body).unwrap())?),
             "commit" => v2::encode(&self.commit(v2::decode(body).unwrap())?),
+            "lease" => v2::encode(&self.lease(&v2::decode(body).unwrap())?),
             "settle" => v2::encode(&self.settle(v2::decode(body).unwrap())),
             other => panic!("unknown call {other}"),
         };
@@ -297,7 +300,7 @@ impl State {
             version: head,
             read_version: self.read_version(),
             page_size: self.page_size(head),
-            mode: self.mode,
+            mode: self.leases.mode,
             limits: self.limits,
             changed,
             pages: wanted.then(|| self.image(0, head)).into_iter().collect(),
@@ -396,6 +399,11 @@ impl State {
         })
     }
 
+    fn lease(&mut self, request: &LeaseRequest) -> Result<LeaseReply, Problem> {
+        let (head, read_version) = (self.head(), self.read_version());
+        self.leases.answer(request, head, read_version)
+    }
+
     fn commit(&mut self, request: CommitRequest) -> Result<CommitReply, Problem> {
         match self.outcomes.get(&request.key) {
             Some(Some(reply)) => return Ok(reply.clone()),
@@ -405,8 +413,10 @@ impl State {
         if request.namespace != self.namespace {
             return refuse(Code::NamespaceChanged, "another namespace");
         }
+        self.leases.judge(request.lease)?;
         let pages = self.written(&request)?;
         self.check_conflicts(&request, &pages)?;
+        self.leases.committed(request.lease);
         let seen = self.commits.len().saturating_sub(self.lag);
         let seen = self.commits[..seen].last().map(|commit| commit.version);
         let seen = seen.map_or(request.base, |seen| seen.max(request.base));

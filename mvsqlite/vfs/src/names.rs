@@ -30,41 +30,31 @@ pub(crate) enum Names {
     Ready(Arc<Environment>),
     /// The configuration is wrong: databases of ours cannot be opened. `None`: not even which names
     /// are ours is known, so all of them are.
-    Broken(ConfigError, Option<Config>),
+    Broken(ConfigError, Option<Box<Config>>),
 }
 
 impl Names {
-    /// Whether and which database a program means by a name.
-    fn target(&self, name: &str) -> Option<Result<DatabaseName, Failure>> {
-        let target = match self {
-            Self::Ready(environment) => environment.target(name)?,
-            Self::Broken(_, Some(config)) => config.target(name)?,
-            Self::Broken(error, None) => return Some(Err(misconfigured(error))),
-        };
-        Some(match self {
-            Self::Broken(error, _) => Err(misconfigured(error)),
-            Self::Ready(_) => target.map_err(|error| {
-                let message = format!("cannot open '{name}' as an mvSQLite namespace: {error}");
-                Failure::new(code::CANTOPEN, message)
-            }),
-        })
-    }
-
     /// The database behind a name of ours and what to open it with; `None` for a foreign name.
     pub(crate) fn database(
         &self,
         name: &str,
     ) -> Option<Result<(Arc<Environment>, DatabaseName), Failure>> {
-        let target = self.target(name)?;
-        Some(match self {
-            Self::Ready(environment) => target.map(|name| (Arc::clone(environment), name)),
-            Self::Broken(error, _) => Err(misconfigured(error)),
-        })
+        match self {
+            Self::Ready(environment) => Some(environment.locate(name)?.map_err(|error| {
+                let message = format!("cannot open '{name}' as an mvSQLite namespace: {error}");
+                Failure::new(code::CANTOPEN, message)
+            })),
+            Self::Broken(error, _) => self.takes(name).then(|| Err(misconfigured(error))),
+        }
     }
 
     /// Whether a database by this name is ours.
     pub(crate) fn takes(&self, name: &str) -> bool {
-        self.target(name).is_some()
+        match self {
+            Self::Ready(environment) => environment.config().takes(name),
+            Self::Broken(_, Some(config)) => config.takes(name),
+            Self::Broken(_, None) => true,
+        }
     }
 
     /// Whether every name of a database is ours, rather than those in the map only.

@@ -121,7 +121,7 @@ impl Vfs {
         }
         let names = match environment {
             Ok(environment) => Names::Ready(environment),
-            Err((error, config)) => Names::Broken(error, config),
+            Err((error, config)) => Names::Broken(error, config.map(Box::new)),
         };
         // The two know each other, so both have an address before either is written.
         let address: *mut Self = Box::into_raw(Box::<Self>::new_uninit()).cast();

@@ -11,9 +11,11 @@ use mvsqlite_protocol::{NamespaceId, NamespaceKey, PageImage, PageSet, ReadVersi
 use tokio::try_join;
 
 use super::cache::PageOne;
+use super::catch_up::catch_up;
 use super::changes::{Interval, newest_until, read_batch, successor};
 use super::page_one::Header;
 use super::read::{page_one_at, version_unknown};
+use super::view::Found;
 use crate::context::{Context, Failure, Reruns};
 use crate::error::StoreError;
 use crate::kv::{Freshness, Isolation, Transaction};
@@ -79,13 +81,10 @@ async fn try_begin(
         Some(page) => Header::parse(&page.content)?,
         None => None,
     };
-    let pages = page_one
-        .filter(|_| request.want_pages)
-        .map(|page| PageImage {
-            index: PAGE_1,
-            from: page.from,
-            data: Some(page.content.to_vec().into()),
-        });
+    let pages = match request.want_pages {
+        true => first_pages(ctx, &*txn, request, entry.id, &guard, version, page_one).await?,
+        false => Vec::new(),
+    };
     Ok(BeginReply {
         incarnation: ctx.incarnation,
         namespace: entry.id,
@@ -95,8 +94,39 @@ async fn try_begin(
         mode: entry.mode,
         limits: ctx.limits,
         changed: changes.foreign,
-        pages: pages.into_iter().collect(),
+        pages,
     })
+}
+
+/// Most bytes of pages that a begin brings.
+const FIRST_BYTES: u64 = 64 << 10;
+
+/// Page 1, and on a cold start other pages that clients want first, as far as they are at hand.
+async fn first_pages(
+    ctx: &Context,
+    txn: &dyn Transaction,
+    request: &BeginRequest,
+    id: NamespaceId,
+    guard: &Guard,
+    version: Version,
+    page_one: Option<PageOne>,
+) -> Result<Vec<PageImage>, Failure> {
+    let Some(page_one) = page_one else {
+        return Ok(Vec::new());
+    };
+    let left = FIRST_BYTES.saturating_sub(page_one.content.len() as u64);
+    let mut pages = vec![PageImage {
+        index: PAGE_1,
+        from: page_one.from,
+        data: Some(page_one.content.to_vec().into()),
+    }];
+    if request.known.is_none() && request.as_of.is_none() {
+        catch_up(ctx, txn, id, guard, version).await?;
+        let wanted = ctx.page_cache.cold_start(id, version, left);
+        let wanted = wanted.into_iter().filter(|page| page.index != PAGE_1);
+        pages.extend(wanted.map(Found::into_image));
+    }
+    Ok(pages)
 }
 
 /// The newest commit that a read at an earlier moment saw; the namespace's id if there was none.

@@ -10,6 +10,7 @@ use mvsqlite_protocol::{
 use tokio::try_join;
 
 use super::cache::PageOne;
+use super::catch_up::catch_up;
 use super::lineage::Lineage;
 use super::stage;
 use super::view::{Found, View};
@@ -75,16 +76,43 @@ async fn try_read(
     if let Some(stage) = request.stage {
         expect_open(ctx, &*txn, id, stage).await?;
     }
+    let kept = match request.stage {
+        None => kept(ctx, &*txn, id, &guard, request).await?,
+        // Its own pages come before all others.
+        Some(_) => Vec::new(),
+    };
+    if kept.len() as u64 == request.pages.len() {
+        return Ok(images(cut_to(kept, ctx.limits.read_bytes)));
+    }
     let lineage = Lineage::read(ctx, &*txn, id, &guard).await?;
     let reader = Reader {
+        ctx,
         view: View::new(ctx, &*txn, &lineage),
         id,
         version: request.version,
         own: request.stage,
-        budget: ctx.limits.read_bytes,
+        kept,
     };
-    let found = reader.pages(request.pages.runs()).await?;
-    Ok(found.into_iter().map(Found::into_image).collect())
+    Ok(images(reader.pages(request.pages.runs()).await?))
+}
+
+/// What the page cache has of the pages asked for, ascending.
+async fn kept(
+    ctx: &Context,
+    txn: &dyn Transaction,
+    id: NamespaceId,
+    guard: &Guard,
+    request: &ReadRequest,
+) -> Result<Vec<Found>, Failure> {
+    if let [PageRun { first, count: 1 }] = request.pages.runs() {
+        ctx.page_cache.asked_for(id, *first);
+    }
+    catch_up(ctx, txn, id, guard, request.version).await?;
+    Ok(ctx.page_cache.find(id, request.version, &request.pages))
+}
+
+fn images(found: Vec<Found>) -> Vec<PageImage> {
+    found.into_iter().map(Found::into_image).collect()
 }
 
 /// Whether a transaction may read its own pages in a stage.
@@ -164,18 +192,20 @@ pub(crate) async fn pages_at(
 
 /// Reads what one request asks for, as far as its budget goes.
 struct Reader<'a> {
+    ctx: &'a Context,
     view: View<'a>,
     id: NamespaceId,
     version: Version,
     /// The transaction's own stage, whose pages come before all others.
     own: Option<StageId>,
-    /// Bytes of content that are enough.
-    budget: u64,
+    /// Pages that need not be looked for, ascending.
+    kept: Vec<Found>,
 }
 
 impl Reader<'_> {
     /// Pages of the runs, ascending, until the byte budget is used up; at least one.
     async fn pages(&self, runs: &[PageRun]) -> Result<Vec<Found>, Failure> {
+        let budget = self.ctx.limits.read_bytes;
         let mut all: Vec<Found> = Vec::new();
         let mut bytes = 0;
         let mut gathered: Vec<PageIndex> = Vec::new();
@@ -189,21 +219,21 @@ impl Reader<'_> {
             }
             bytes += self.batch(&mut gathered, &mut all).await?;
             let mut at = u64::from(run.first);
-            while run.count > 1 && at < run.end() && bytes < self.budget {
+            while run.count > 1 && at < run.end() && bytes < budget {
                 let end = run.end().min(at + u64::from(SCAN_PAGES));
                 // A page set ends below 2^32.
                 gathered.extend((at..end).filter_map(|index| PageIndex::try_from(index).ok()));
                 bytes += self.batch(&mut gathered, &mut all).await?;
                 at = end;
             }
-            if bytes >= self.budget {
+            if bytes >= budget {
                 break;
             }
         }
-        if bytes < self.budget {
+        if bytes < budget {
             self.batch(&mut gathered, &mut all).await?;
         }
-        Ok(cut_to(all, self.budget))
+        Ok(cut_to(all, budget))
     }
 
     /// Reads the gathered pages; returns their bytes.
@@ -213,13 +243,31 @@ impl Reader<'_> {
         all: &mut Vec<Found>,
     ) -> Result<u64, Failure> {
         let mut found = match self.own {
-            None => self.view.find(self.id, self.version, indexes).await?,
+            None => self.kept_first(indexes).await?,
             Some(stage) => self.own_first(stage, indexes).await?,
         };
         indexes.clear();
         let bytes = found.iter().map(Found::len).sum();
         all.append(&mut found);
         Ok(bytes)
+    }
+
+    /// Pages as everybody sees them; what has to be looked for is kept from then on.
+    async fn kept_first(&self, indexes: &[PageIndex]) -> Result<Vec<Found>, Failure> {
+        let place = |index: &PageIndex| self.kept.binary_search_by_key(index, |page| page.index);
+        let others = indexes
+            .iter()
+            .copied()
+            .filter(|index| place(index).is_err());
+        let others: Vec<_> = others.collect();
+        let mut found = self.view.find(self.id, self.version, &others).await?;
+        self.ctx.page_cache.insert(self.id, self.version, &found);
+        if others.len() < indexes.len() {
+            let kept = indexes.iter().filter_map(|index| place(index).ok());
+            found.extend(kept.map(|at| self.kept[at].clone()));
+            found.sort_unstable_by_key(|page| page.index);
+        }
+        Ok(found)
     }
 
     /// Pages as the transaction sees them that wrote some of them itself.

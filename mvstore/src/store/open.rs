@@ -14,7 +14,7 @@ use crate::kv::{Engine, Freshness, Isolation, KvError, Limits, Transaction};
 use crate::layout::{
     FIRST_GENERATION, GENERATION, Keyspace, PageValue, StoreFormat, decode_version,
 };
-use crate::page::{MAX_CHUNKS, MAX_RANGES, PageOneCache};
+use crate::page::{MAX_CHUNKS, MAX_RANGES, PageCache, PageOneCache};
 
 /// Most bytes of pages that travel in one call, whatever the engine would take.
 const MOST_INLINE_BYTES: u64 = 16 << 20;
@@ -61,6 +61,7 @@ pub(super) async fn open(
         Err(full @ KvError::StorageFull { .. }) => tracing::warn!("writing is refused: {full}"),
         Err(error) => return Err(error.into()),
     }
+    let page_cache_bytes = options.page_cache_bytes;
     let mut context = Context {
         engine,
         keys,
@@ -70,6 +71,7 @@ pub(super) async fn open(
         bounds,
         page_one: PageOneCache::default(),
         v1_gathers: Arc::new(Semaphore::new(V1_GATHERS)),
+        page_cache: PageCache::new(page_cache_bytes),
         large_commits: Arc::new(Semaphore::new(LARGE_COMMITS)),
     };
     let fresh = Incarnation::from_bytes(context.random()?);

@@ -1,10 +1,10 @@
 //! Each call of data plane v2, over HTTP/1.1, h2c and a Unix socket.
 
 use mvsqlite_protocol::v2::{
-    BeginRequest, CommitReply, ReadRequest, ResolveReply, ResolveRequest, SettleReply,
-    SettleRequest, StageReply, StageRequest, decode_next, encode,
+    BeginRequest, CommitReply, LeaseAction, LeaseReply, LeaseRequest, ReadRequest, ResolveReply,
+    ResolveRequest, SettleReply, SettleRequest, StageReply, StageRequest, decode_next, encode,
 };
-use mvsqlite_protocol::{Code, IdempotencyKey, Moment, PageImage, PageSet};
+use mvsqlite_protocol::{Code, IdempotencyKey, LeaseNonce, Moment, PageImage, PageSet};
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 
@@ -250,4 +250,35 @@ async fn a_request_id_is_taken_over_or_made() {
     );
     made.dedup();
     assert_eq!(made.len(), 3);
+}
+
+#[tokio::test]
+async fn a_write_lease_is_granted_kept_and_given_back() {
+    let server = TestServer::with_namespace(&[]).await;
+    let begun = begin(server.data, "test").await;
+    let ask = |nonce: u8, action| LeaseRequest {
+        namespace: begun.namespace,
+        incarnation: Some(begun.incarnation),
+        nonce: LeaseNonce::from_bytes([nonce; 16]),
+        action,
+    };
+    let acquire = LeaseAction::Acquire { place: None };
+    let granted: LeaseReply = message(&server.call("lease", &ask(1, acquire)).await);
+    assert!(
+        matches!(granted, LeaseReply::Granted { ttl_millis: 5000, head, .. } if head == begun.version),
+        "{granted:?}"
+    );
+    let busy: LeaseReply = message(&server.call("lease", &ask(2, acquire)).await);
+    assert!(matches!(busy, LeaseReply::Busy { .. }), "{busy:?}");
+    let stranger = commit_of(&begun, 1, vec![page_1(1)]);
+    let refused = server.call("commit", &stranger).await;
+    assert_eq!(refused.status, 423, "{}", refused.text());
+    assert_eq!(problem(&refused).code, Code::Locked);
+    let renewed = server.call("lease", &ask(2, LeaseAction::Renew)).await;
+    assert_eq!(problem(&renewed).code, Code::Locked);
+    let release = LeaseAction::Release { place: None };
+    let released: LeaseReply = message(&server.call("lease", &ask(1, release)).await);
+    assert_eq!(released, LeaseReply::Released);
+    let committed = server.call("commit", &stranger).await;
+    assert_eq!(committed.status, 200, "{}", committed.text());
 }

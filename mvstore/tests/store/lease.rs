@@ -1,5 +1,7 @@
 //! The write lease: who holds it, who waits, and who may commit.
 
+mod model;
+
 use std::sync::Arc;
 use std::time::Duration;
 

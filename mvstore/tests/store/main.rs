@@ -10,6 +10,7 @@ mod layers;
 mod lease;
 mod lock;
 mod model;
+mod page_cache;
 mod race;
 mod read;
 mod settle;

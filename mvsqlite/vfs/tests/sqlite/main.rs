@@ -6,6 +6,7 @@
 mod attached;
 mod bugs;
 mod commit_group;
+mod exclusive;
 mod files;
 mod functions;
 mod group;

@@ -5,13 +5,19 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use mvsqlite::client::{Reply, Request, Transport, TransportError};
+use mvsqlite::client::{PlainReply, PlainRequest, Reply, Request, Transport, TransportError};
 use mvsqlite_protocol::page::staged_sum;
 use mvsqlite_protocol::v2::{self, *};
 use mvsqlite_protocol::{
     Code, IdempotencyKey, Incarnation, Moment, NamespaceId, PageImage, PageIndex, PageSet, Problem,
     ReadVersion, StageId, Version, problem,
 };
+
+// The client's own tests grant leases the same way.
+#[path = "../../../tests/database/leases.rs"]
+mod leases;
+
+pub use leases::Leases;
 
 /// The store.
 pub struct ModelStore {
@@ -25,6 +31,8 @@ struct State {
     namespaces: HashMap<String, Namespace>,
     stages: HashMap<StageId, BTreeMap<PageIndex, Vec<u8>>>,
     last_stage: u128,
+    /// Owners of namespace locks, by key.
+    locks: HashMap<String, String>,
     /// Calls that panic, as a bug in the client would: (key, call).
     bugs: HashSet<(String, &'static str)>,
     /// The pages of each `read` that was answered, by key.
@@ -41,6 +49,7 @@ struct Namespace {
     id: NamespaceId,
     commits: Vec<Commit>,
     keys: HashMap<IdempotencyKey, Option<Version>>,
+    leases: Leases,
 }
 
 struct Commit {
@@ -82,8 +91,16 @@ impl ModelStore {
             id,
             commits: Vec::new(),
             keys: HashMap::new(),
+            leases: Leases::default(),
         };
         state.namespaces.insert(key.to_owned(), namespace);
+    }
+
+    /// Does something with a namespace's leases, or looks at them.
+    pub fn leases<T>(&self, key: &str, with: impl FnOnce(&mut Leases) -> T) -> T {
+        let mut state = self.state();
+        let namespace = state.namespaces.get_mut(key);
+        with(&mut namespace.expect("a namespace that was made").leases)
     }
 
     /// Makes a namespace with what another one holds, which no cache knows.
@@ -184,6 +201,7 @@ impl State {
             "read" => self.read(key, &request(body)?),
             "stage" => reply(&self.stage(request(body)?, now)),
             "commit" => reply(&self.commit(key, request(body)?)?),
+            "lease" => reply(&self.namespace(key)?.lease(&request(body)?, now)?),
             "settle" => reply(&self.namespace(key)?.settle(&request(body)?, now)),
             _ => Err(Problem::new(Code::NotFound, call)),
         }
@@ -238,6 +256,9 @@ impl State {
             pages.extend(inline.map(|page| (page.index, page.data.to_vec())));
             let namespace = self.namespace(member.ns.as_str())?;
             namespace.check(member.base, &member.read, &mut pages.clone())?;
+            if !pages.is_empty() {
+                namespace.leases.judge(member.lease)?;
+            }
             parts.push(pages);
         }
         let version = self.tick();
@@ -247,6 +268,7 @@ impl State {
             }
             let namespace = self.namespace(member.ns.as_str())?;
             namespace.install(member.base, version, &member.read, pages)?;
+            namespace.leases.committed(member.lease);
         }
         Ok(version)
     }
@@ -307,7 +329,9 @@ impl State {
             Some(Some(version)) => *version,
             Some(None) => return Err(Problem::new(Code::Aborted, "settled")),
             None => {
+                namespace.leases.judge(request.lease)?;
                 namespace.install(base, version, &request.read, pages)?;
+                namespace.leases.committed(request.lease);
                 namespace.keys.insert(request.key, Some(version));
                 version
             }
@@ -323,6 +347,11 @@ impl State {
 }
 
 impl Namespace {
+    fn lease(&mut self, request: &LeaseRequest, now: ReadVersion) -> Result<LeaseReply, Problem> {
+        let head = self.head();
+        self.leases.answer(request, head, now)
+    }
+
     fn head(&self) -> Version {
         let last = self.commits.last();
         last.map_or(self.id.as_version(), |commit| commit.version)
@@ -380,7 +409,7 @@ impl Namespace {
             version,
             read_version,
             page_size: self.page_size(version),
-            mode: Concurrency::Optimistic,
+            mode: self.leases.mode,
             limits: LIMITS,
             changed: known
                 .filter(|known| known.version <= version)
@@ -511,7 +540,9 @@ fn reply<T: serde::Serialize>(message: &T) -> Result<Vec<u8>, Problem> {
 
 /// The namespace, of a group that of its first member, and the call.
 fn addressed(request: &Request<'_>) -> (String, &'static str) {
-    const CALLS: [&str; 6] = ["begin", "resolve", "read", "stage", "commit", "settle"];
+    const CALLS: [&str; 7] = [
+        "begin", "resolve", "read", "stage", "commit", "settle", "lease",
+    ];
     if request.path == "/v2/commit" {
         let group: GroupCommitRequest = v2::decode(request.body).expect("a group");
         return (group.members[0].ns.to_string(), "group commit");
@@ -529,6 +560,46 @@ fn addressed(request: &Request<'_>) -> (String, &'static str) {
 impl Transport for ModelStore {
     fn servers(&self) -> &[String] {
         &self.servers
+    }
+
+    /// Namespace locks, as far as taking and giving back goes.
+    fn plain_call(
+        &self,
+        _server: usize,
+        request: PlainRequest<'_>,
+        _timeout: Duration,
+    ) -> Result<PlainReply, TransportError> {
+        let key = request
+            .headers
+            .iter()
+            .find(|(name, _)| *name == "x-namespace-key");
+        let key = key.expect("the namespace's key").1.to_owned();
+        let body: serde_json::Value = serde_json::from_slice(request.body).expect("JSON");
+        let owner = body["owner"].as_str().expect("an owner").to_owned();
+        let locks = &mut self.state().locks;
+        let holder = locks.get(&key).cloned();
+        let free = holder.as_ref().is_none_or(|holder| *holder == owner);
+        let status = match (request.path, free) {
+            ("/nslock/acquire", true) => {
+                locks.insert(key, owner);
+                201
+            }
+            ("/nslock/acquire", false) => 409,
+            _ if holder.is_some() && free => {
+                locks.remove(&key);
+                201
+            }
+            _ => 422,
+        };
+        let named = holder.filter(|_| status >= 400);
+        Ok(PlainReply {
+            status,
+            headers: named
+                .map(|owner| ("x-lock-owner".to_owned(), owner))
+                .into_iter()
+                .collect(),
+            body: Vec::new(),
+        })
     }
 
     fn call(

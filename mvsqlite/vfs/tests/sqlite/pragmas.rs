@@ -94,3 +94,47 @@ fn unknown_pragmas_and_those_of_sqlite_work_as_ever() {
     assert_eq!(text(&open("other-pragmas"), "PRAGMA user_version"), "7");
     assert_eq!(text(&db, "PRAGMA foreign_keys"), "1");
 }
+
+#[test]
+fn pragmas_of_ours_tell_what_a_connection_uses() {
+    let db = create("our-pragmas");
+    db.execute_batch("CREATE TABLE t(v)").unwrap();
+    assert_eq!(text(&db, "PRAGMA mvsqlite_namespace"), "our-pragmas");
+    let id = text(&db, "PRAGMA mvsqlite_id");
+    let (incarnation, namespace) = id.split_once('/').unwrap();
+    assert_eq!((incarnation.len(), namespace.len()), (16, 20), "{id}");
+    let cache: serde_json::Value =
+        serde_json::from_str(&text(&db, "PRAGMA mvsqlite_cache")).unwrap();
+    assert!(cache["pages"].as_u64().unwrap() > 0, "{cache}");
+    assert!(
+        cache["bytes"].as_u64() <= cache["budget_bytes"].as_u64(),
+        "{cache}"
+    );
+    let unknown = db.execute_batch("PRAGMA mvsqlite_nonsense").unwrap_err();
+    assert!(
+        unknown.to_string().contains("mvsqlite_staleness"),
+        "{unknown}"
+    );
+}
+
+#[test]
+fn how_far_reads_may_be_behind_is_set_per_connection() {
+    let (db, other) = (create("staleness-pragma"), open("staleness-pragma"));
+    db.execute_batch("CREATE TABLE t(v)").unwrap();
+    assert_eq!(text(&db, "PRAGMA mvsqlite_staleness"), "0");
+    assert_eq!(text(&db, "PRAGMA mvsqlite_staleness=60000"), "60000");
+    assert_eq!(text(&db, "PRAGMA mvsqlite_staleness"), "60000");
+    assert_eq!(text(&other, "PRAGMA mvsqlite_staleness"), "0");
+    for wrong in ["-1", "soon", "86400001"] {
+        let refused = db.execute_batch(&format!("PRAGMA mvsqlite_staleness='{wrong}'"));
+        assert!(
+            refused.unwrap_err().to_string().contains("from 0 to"),
+            "{wrong}"
+        );
+    }
+    // A writer of this process is seen at once all the same.
+    for count in 1..4 {
+        other.execute_batch("INSERT INTO t VALUES(1)").unwrap();
+        assert_eq!(text(&db, "SELECT count(*) FROM t"), count.to_string());
+    }
+}
