@@ -10,6 +10,7 @@ mod layers;
 mod lease;
 mod lock;
 mod model;
+mod original;
 mod page_cache;
 mod race;
 mod read;
