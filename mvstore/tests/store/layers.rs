@@ -8,9 +8,9 @@ use mvsqlite_protocol::{Code, NamespaceId, NamespaceKey, PageImage, PageIndex, V
 use mvstore::error::StoreError;
 use mvstore::kv::faults::{Fault, SeededFaults};
 use mvstore::kv::memory::MemoryEngine;
-use mvstore::store::Knobs;
+use mvstore::store::{Knobs, Store, StoreOptions};
 
-use crate::support::{Fixture, PAGE_SIZE, filled, key, page_one};
+use crate::support::{Fixture, PAGE_SIZE, filled, key, options, page_one};
 
 type Pages = Vec<(PageIndex, Vec<u8>)>;
 
@@ -20,7 +20,16 @@ async fn fixture() -> Fixture {
         layer_bytes: Some(0),
         fold_pages: Some(1),
     };
-    Fixture::with_knobs(Arc::new(MemoryEngine::new()), 1, knobs).await
+    let mut f = Fixture::with_knobs(Arc::new(MemoryEngine::new()), 1, knobs).await;
+    // What layers and folding leave in the engine is to be seen, not what was read there before.
+    let options = StoreOptions {
+        knobs,
+        page_cache_bytes: 0,
+        ..options(f.clock.clone(), f.random.clone())
+    };
+    let uncached = Store::open(Arc::new(f.engine.clone()), options).await;
+    f.store = Arc::new(uncached.unwrap());
+    f
 }
 
 /// A commit that brings page 1 inline and stages the other pages.
