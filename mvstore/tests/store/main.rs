@@ -4,6 +4,7 @@
 
 mod catalog;
 mod commit;
+mod family;
 mod history;
 mod interleave;
 mod layers;
