@@ -11,14 +11,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 pub const VARIABLE: &str = "MVSTORE_CRASH_AT";
 
 /// Every point there is: those of a large transaction, in the order in which it passes them.
-pub const POINTS: [&str; 7] = [
+pub const POINTS: [&str; 6] = [
     STAGED,
     LAYER_BEFORE_COMMIT,
     LAYER_COMMITTED,
     FOLD_STEP,
     FOLD_BEFORE_DROP,
     FOLD_DROPPED,
-    RESTORED,
 ];
 
 /// A batch of a stage is durable; its client does not know yet.
@@ -33,8 +32,6 @@ pub(crate) const FOLD_STEP: &str = "fold-step";
 pub(crate) const FOLD_BEFORE_DROP: &str = "fold-before-drop";
 /// A layer is gone.
 pub(crate) const FOLD_DROPPED: &str = "fold-dropped";
-/// A restore is durable; nobody knows yet.
-pub(crate) const RESTORED: &str = "restored";
 
 /// Where to end, and how many passes before that.
 struct Trap {

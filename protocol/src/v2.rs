@@ -111,7 +111,8 @@ pub struct Limits {
     pub inline_bytes: u64,
     /// Most bytes of page content in one `stage` call.
     pub stage_batch_bytes: u64,
-    /// Most pages in one commit, staged or not.
+    /// Most pages in one commit, staged or not: as many as a database can have, unless the server
+    /// is one that could not yet commit transactions of any size.
     pub commit_pages: u64,
     /// Most pages that one `read` may ask for.
     pub read_pages: u32,

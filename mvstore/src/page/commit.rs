@@ -27,6 +27,7 @@
 //! |---|---|
 //! | `request` | what a commit is asked to do, whichever protocol it came by |
 //! | `plan` | the rules that need no store, and the digest |
+//! | `staged` | the list of a stage's pages |
 //! | `prepare` | what will be written and what it relies on |
 //! | `attempt` | one transaction |
 //! | `fence` | whether locks and leases let it through |
@@ -41,6 +42,7 @@ mod plan;
 mod prepare;
 mod progress;
 mod request;
+mod staged;
 mod write;
 
 use mvsqlite_protocol::NamespaceKey;

@@ -17,7 +17,7 @@
 //! a restore, a copy of each page (or an absent one) whose newest version below the restore is above
 //! the version restored. That every layer below is folded already makes "below it" simple.
 
-use mvsqlite_protocol::{NamespaceId, PageIndex, StageId, Version};
+use mvsqlite_protocol::{NamespaceId, PageIndex, StageId};
 
 use super::changes::predecessor;
 use super::lineage::Lineage;

@@ -182,9 +182,7 @@ async fn layers(admin: SocketAddr) -> u32 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_large_transaction_survives_the_end_of_the_store_at_every_point() {
-    // Restores are not a large transaction's.
-    let points = POINTS.iter().filter(|point| **point != "restored");
-    for point in points {
+    for point in POINTS {
         crash_at(point, 1).await;
     }
     // In the middle of what happens more than once.

@@ -19,7 +19,7 @@ use mvstore::store::Knobs;
 
 use crate::support::{Fixture, PAGE_SIZE, Random, filled, key, page, page_one};
 
-const SEEDS: u64 = 30;
+const SEEDS: u64 = 20;
 const STEPS: u64 = 120;
 /// Pages that are looked at; databases are smaller.
 const PAGES: u32 = 40;

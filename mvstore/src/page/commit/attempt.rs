@@ -2,22 +2,21 @@
 
 use futures_util::future::try_join_all;
 use mvsqlite_protocol::v2::{GroupChanges, GroupCommitReply};
-use mvsqlite_protocol::{NamespaceId, PageIndex, ReadVersion, StageId, Version};
+use mvsqlite_protocol::{ReadVersion, Version};
 use tokio::try_join;
 
 use super::fence;
 use super::plan::{MemberPlan, Plan};
-use super::prepare::{CommitLimits, Prepared, StagedPage};
+use super::prepare::{CommitLimits, Prepared};
 use super::progress::{MemberProgress, Progress};
 use super::request::{Commit, Dialect, Member};
+use super::staged::staged_pages;
 use super::write::{self, Staged};
-use crate::context::{Context, Failure, corrupt_in};
+use crate::context::{Context, Failure};
 use crate::error::StoreError;
 use crate::failpoint;
-use crate::kv::{Freshness, Isolation, RangeOptions, Transaction};
-use crate::layout::{
-    CatalogEntry, ChangeEntry, Guard, Outcome, StageRecord, StageState, decode_sum,
-};
+use crate::kv::{Freshness, Isolation, Transaction};
+use crate::layout::{CatalogEntry, ChangeEntry, Guard, Outcome, StageState};
 use crate::namespace::{expect_id, expect_kept};
 use crate::page::begin::changes_between;
 use crate::page::changes::{Batch, Interval, newest_until, read_batch, successor};
@@ -29,8 +28,6 @@ use crate::page::waiting::note_place;
 
 /// Batches of the changelog that one transaction reads before it makes way for a younger one.
 const BATCHES_A_TRANSACTION: usize = 8;
-/// Sums of staged pages read at once.
-const SUMS_A_BATCH: usize = 10_000;
 
 /// One attempt to commit.
 pub(super) struct Attempt<'c, 'p, 'a> {
@@ -422,43 +419,6 @@ fn compare(
         page,
         version: Some(version),
     })
-}
-
-/// What a stage holds, by index. Checked against the record that was read serializably, so it does
-/// not matter how many reads it takes.
-async fn staged_pages(
-    ctx: &Context,
-    txn: &dyn Transaction,
-    id: NamespaceId,
-    stage: StageId,
-    record: StageRecord,
-) -> Result<Vec<StagedPage>, Failure> {
-    let place = || corrupt_in(format!("stage {stage} of {id}"));
-    let options = RangeOptions {
-        limit: SUMS_A_BATCH,
-        reverse: false,
-        isolation: Isolation::Snapshot,
-    };
-    let mut pages: Vec<StagedPage> = Vec::new();
-    let mut next: PageIndex = 0;
-    loop {
-        let range = ctx.keys.staged_sums(id, stage, next);
-        let pairs = txn.get_range(&range, options).await?;
-        for (key, value) in &pairs {
-            let index = ctx.keys.parse_staged(key).map_err(place())?;
-            pages.push((index, decode_sum(value).map_err(place())?));
-            next = index.saturating_add(1);
-        }
-        if pairs.len() < SUMS_A_BATCH {
-            break;
-        }
-    }
-    let sum = pages.iter().fold(0, |sum, (_, page)| sum ^ page);
-    if (pages.len() as u64, sum) != (record.count, record.sum) {
-        let reason = format!("stage {stage} of {id} does not hold what its record says");
-        return Err(StoreError::Corrupt { reason }.into());
-    }
-    Ok(pages)
 }
 
 /// The answer of a commit that happened before. Everything up to its own version is past, so others'

@@ -7,7 +7,7 @@
 
 use mvsqlite_protocol::{NamespaceId, PageIndex, PageRun};
 
-use super::prepare::StagedPage;
+use super::staged::StagedPage;
 use super::write::Staged;
 use crate::context::{Bounds, Context};
 use crate::kv::{Atomic, Transaction};

@@ -11,14 +11,12 @@ use mvsqlite_protocol::{PageIndex, PageRun, PageSet};
 use super::layer::Layered;
 use super::plan::{InlinePage, MemberPlan, impossible};
 use super::request::{ConflictRule, Dialect, Effect};
+use super::staged::StagedPage;
 use crate::context::Bounds;
 use crate::error::StoreError;
 use crate::layout::PageOneClass;
 use crate::page::conflict::{Footprint, merge_to};
 use crate::page::page_one::{Header, classify};
-
-/// A staged page, by index and sum.
-pub(super) type StagedPage = (PageIndex, u64);
 
 /// What a commit will write to a namespace and what it relies on there.
 #[derive(Debug)]
