@@ -8,9 +8,9 @@ use mvsqlite_protocol::{Code, NamespaceId, NamespaceKey, PageImage, PageIndex, V
 use mvstore::error::StoreError;
 use mvstore::kv::faults::{Fault, SeededFaults};
 use mvstore::kv::memory::MemoryEngine;
-use mvstore::store::{Knobs, Store, StoreOptions};
+use mvstore::store::Knobs;
 
-use crate::support::{Fixture, PAGE_SIZE, filled, key, options, page_one};
+use crate::support::{Fixture, PAGE_SIZE, filled, key, page_one};
 
 type Pages = Vec<(PageIndex, Vec<u8>)>;
 
@@ -20,16 +20,12 @@ async fn fixture() -> Fixture {
         layer_bytes: Some(0),
         fold_pages: Some(1),
     };
-    let mut f = Fixture::with_knobs(Arc::new(MemoryEngine::new()), 1, knobs).await;
-    // What layers and folding leave in the engine is to be seen, not what was read there before.
-    let options = StoreOptions {
-        knobs,
-        page_cache_bytes: 0,
-        ..options(f.clock.clone(), f.random.clone())
-    };
-    let uncached = Store::open(Arc::new(f.engine.clone()), options).await;
-    f.store = Arc::new(uncached.unwrap());
-    f
+    Fixture::with_options(Arc::new(MemoryEngine::new()), 1, |options| {
+        options.knobs = knobs;
+        // It would have the answer of before once everything is folded.
+        options.page_cache_bytes = 0;
+    })
+    .await
 }
 
 /// A commit that brings page 1 inline and stages the other pages.

@@ -24,7 +24,7 @@ use mvsqlite_protocol::Version;
 use mvstore::kv::Limits;
 use mvstore::kv::faults::{Fault, SeededFaults};
 use mvstore::kv::memory::{MemoryEngine, MemoryOptions};
-use mvstore::store::Knobs;
+use mvstore::store::{Knobs, StoreOptions};
 use tokio::task::{LocalSet, yield_now};
 
 use self::check::check;
@@ -52,7 +52,8 @@ async fn run(seed: u64, limits: Limits, knobs: Knobs) {
         ..MemoryOptions::default()
     });
     let engine = Interleaved::new(Arc::new(memory), Arc::new(Random::new(seed)));
-    let fixture = Fixture::with_knobs(Arc::new(engine), seed, knobs).await;
+    let set = |options: &mut StoreOptions| options.knobs = knobs;
+    let fixture = Fixture::with_options(Arc::new(engine), seed, set).await;
     let mut pages: Vec<_> = (1..FIRST_PAGES).map(|page| (page, filled(1))).collect();
     pages.push((0, page_one(FIRST_PAGES, 1)));
     let first = fixture.put(&pages).await.version;

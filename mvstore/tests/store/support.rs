@@ -16,7 +16,7 @@ use mvstore::error::StoreError;
 use mvstore::kv::faults::{Fault, FaultyEngine};
 use mvstore::kv::memory::{MemoryEngine, MemoryOptions};
 use mvstore::kv::{Engine, Limits};
-use mvstore::store::{Knobs, Store, StoreOptions};
+use mvstore::store::{Store, StoreOptions};
 
 pub(crate) const PAGE_SIZE: usize = 512;
 /// What the clock shows when a store is made: 2026-01-01.
@@ -112,17 +112,19 @@ impl Fixture {
     }
 
     pub(crate) async fn over(engine: Arc<dyn Engine>, seed: u64) -> Self {
-        Self::with_knobs(engine, seed, Knobs::default()).await
+        Self::with_options(engine, seed, |_| ()).await
     }
 
-    pub(crate) async fn with_knobs(engine: Arc<dyn Engine>, seed: u64, knobs: Knobs) -> Self {
+    pub(crate) async fn with_options(
+        engine: Arc<dyn Engine>,
+        seed: u64,
+        change: impl FnOnce(&mut StoreOptions),
+    ) -> Self {
         let engine = FaultyEngine::new(engine, VecDeque::new());
         let clock = Arc::new(TestClock(AtomicU64::new(START_MILLIS)));
         let random = Arc::new(Random::new(seed));
-        let options = StoreOptions {
-            knobs,
-            ..options(clock.clone(), random.clone())
-        };
+        let mut options = options(clock.clone(), random.clone());
+        change(&mut options);
         let store = Store::open(Arc::new(engine.clone()), options)
             .await
             .unwrap();
