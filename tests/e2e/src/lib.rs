@@ -53,6 +53,8 @@ pub mod code {
     pub const BUSY_SNAPSHOT: i64 = 517;
     /// SQLITE_IOERR_READ
     pub const IOERR_READ: i64 = 266;
+    /// SQLITE_IOERR_WRITE
+    pub const IOERR_WRITE: i64 = 778;
     /// SQLITE_IOERR_FSYNC: COMMIT failed and nothing was committed
     pub const IOERR_FSYNC: i64 = 1034;
     /// SQLITE_READONLY_DBMOVED

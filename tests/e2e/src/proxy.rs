@@ -28,6 +28,8 @@ pub enum Fault {
     LoseRequest(&'static [&'static str]),
     /// Requests of these calls reach the server; its replies do not come back.
     LoseReply(&'static [&'static str]),
+    /// Requests of these calls do not get on until the fault is another; then they are cut.
+    Hold(&'static [&'static str]),
 }
 
 /// A running proxy; it ends when dropped.
@@ -40,6 +42,8 @@ struct Shared {
     upstream: String,
     fault: Mutex<Fault>,
     struck: AtomicU32,
+    /// How often it passes over what it could strike.
+    spared: AtomicU32,
     budget: AtomicU32,
     ended: AtomicBool,
 }
@@ -57,6 +61,7 @@ impl Proxy {
             upstream: store.data_plane_address(),
             fault: Mutex::new(Fault::None),
             struck: AtomicU32::new(0),
+            spared: AtomicU32::new(0),
             budget: AtomicU32::new(u32::MAX),
             ended: AtomicBool::new(false),
         });
@@ -80,7 +85,17 @@ impl Proxy {
     /// # Panics
     /// Never.
     pub fn set_times(&self, fault: Fault, times: u32) {
+        self.set_after(fault, 0, times);
+    }
+
+    /// From now on this goes wrong, but not the first `spared` times that it could, and then only
+    /// `times` times.
+    ///
+    /// # Panics
+    /// Never.
+    pub fn set_after(&self, fault: Fault, spared: u32, times: u32) {
         let mut current = self.shared.fault.lock().unwrap();
+        self.shared.spared.store(spared, Ordering::SeqCst);
         self.shared.struck.store(0, Ordering::SeqCst);
         self.shared.budget.store(times, Ordering::SeqCst);
         *current = fault;
@@ -177,6 +192,10 @@ impl Shared {
                 }
                 true
             }
+            Fault::Hold(calls) if begins(piece, calls) => match self.strike() {
+                true => self.wait_while(&Fault::Hold(calls)),
+                false => true,
+            },
             fault => self.hold(&fault),
         }
     }
@@ -192,21 +211,28 @@ impl Shared {
             Fault::Delay(time) => std::thread::sleep(*time),
             Fault::Silence => {
                 self.strike();
-                while self.fault() == Fault::Silence && !self.ended() {
-                    std::thread::sleep(POLL);
-                }
-                // What was swallowed does not come back to life.
-                return false;
+                return self.wait_while(fault);
             }
             _ => {}
         }
         true
     }
 
+    /// What was swallowed does not come back to life.
+    fn wait_while(&self, fault: &Fault) -> bool {
+        while self.fault() == *fault && !self.ended() {
+            std::thread::sleep(POLL);
+        }
+        false
+    }
+
     /// Takes one from the number of times that the fault may still strike.
     fn strike(&self) -> bool {
         let take = |left: u32| left.checked_sub(1);
         let order = Ordering::SeqCst;
+        if self.spared.fetch_update(order, order, take).is_ok() {
+            return false;
+        }
         let struck = self.budget.fetch_update(order, order, take).is_ok();
         if struck {
             self.struck.fetch_add(1, order);

@@ -180,6 +180,11 @@ impl Session {
         assert!(sent.unwrap().success());
     }
 
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// What the library reported so far.
     ///
     /// # Panics
