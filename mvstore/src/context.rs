@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 use crate::error::StoreError;
 use crate::kv::{Engine, Freshness, Isolation, KvError, Transaction};
 use crate::layout::{CatalogEntry, Guard, Keyspace, Malformed, decode_version};
-use crate::page::{PageCache, PageOneCache};
+use crate::page::{PageCache, PageOneCache, StageTurns};
 use crate::store::StoreOptions;
 
 /// An opened store's parts.
@@ -29,6 +29,8 @@ pub(crate) struct Context {
     pub(crate) page_cache: PageCache,
     /// One permit for each large commit under way.
     pub(crate) large_commits: Arc<Semaphore>,
+    /// Batches of one stage, one after the other.
+    pub(crate) stage_turns: StageTurns,
 }
 
 /// How large things are written, by what the engine's transactions take.

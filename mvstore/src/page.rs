@@ -45,6 +45,7 @@ pub(crate) use page_cache::PageCache;
 pub(crate) use page_one::Header;
 pub(crate) use read::{is_commit, page_one_at, pages_at, read, version_unknown};
 pub(crate) use settle::{forget_later, outcome, settle, settle_group};
+pub(crate) use stage::Turns as StageTurns;
 pub(crate) use stage::{
     expire_later as expire_stage_later, record as stage_record, stage, stage_as,
     usage_of as staged_usage,

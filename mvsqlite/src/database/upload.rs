@@ -45,6 +45,11 @@ const MOST_IN_FLIGHT: usize = 3;
 /// Most page content of a batch, in bytes. Smaller batches would cost more fsyncs, larger ones would
 /// leave the store idle while they fill.
 const MOST_BATCH_BYTES: u64 = 2 << 20;
+/// Pages of the batch that makes the stage.
+const FIRST_BATCH_PAGES: usize = 16;
+/// Most page content that a commit brings inline beside a stage, in bytes: more is faster in several
+/// batches at once.
+const MOST_INLINE_BYTES: u64 = 4 << 20;
 /// Uploading begins with this much page content, in bytes, or earlier.
 const MOST_UNSENT_BYTES: u64 = 4 << 20;
 /// Most pages that one batch takes out of the stage.
@@ -99,7 +104,7 @@ impl Channel<'_> {
 
     /// With how many pages waiting the next batch is sent.
     fn going_on(&self) -> usize {
-        2 * self.batch()
+        self.batch() + self.batch().div_ceil(2)
     }
 
     fn pages(&self, bytes: u64) -> usize {
@@ -142,7 +147,12 @@ impl Upload {
         self.take_note(self.mailbox.collect(), held, channel)?;
         loop {
             while held.waiting() >= channel.going_on() && self.may_start() {
-                let pages = held.take(channel.batch(), |_| true);
+                // Until the stage is made the other batches wait: a small one makes it sooner.
+                let most = match self.stage {
+                    Some(_) => channel.batch(),
+                    None => channel.batch().min(FIRST_BATCH_PAGES),
+                };
+                let pages = held.take(most, |_| true);
                 self.start(pages, PageSet::new(), channel);
             }
             if held.len() <= channel.budget() || self.in_flight == 0 {
@@ -163,6 +173,7 @@ impl Upload {
         room: usize,
         channel: &mut Channel<'_>,
     ) -> Result<Option<StageRef>, Cause> {
+        let room = room.min(channel.pages(MOST_INLINE_BYTES));
         loop {
             self.take_note(self.mailbox.collect(), held, channel)?;
             while self.may_start() {

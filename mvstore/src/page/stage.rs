@@ -3,6 +3,9 @@
 //! A stage's record counts its pages and sums them up, exactly, under replacement and removal too:
 //! beside each page lies its sum, and a batch reads the sums it replaces. Batches read and write the
 //! record serializably, so the record is the one gate: once it is not open, nothing is added.
+//! Those of one stage that come by this server take turns.
+
+mod turns;
 
 use std::collections::BTreeMap;
 
@@ -14,11 +17,13 @@ use tokio::try_join;
 use crate::context::{Context, Failure, Reruns, corrupt_in, side_by_side};
 use crate::error::StoreError;
 use crate::failpoint;
-use crate::kv::{Freshness, Isolation, KvError, Transaction};
+use crate::kv::{Freshness, Isolation, KeyRange, KvError, RangeOptions, Transaction};
 use crate::layout::{
     Expiry, ExpiryKind, PageValue, StageRecord, StageState, Usage, UsageKind, decode_sum, page_sum,
 };
 use crate::namespace::{Access, admit, expect_id};
+
+pub(crate) use turns::Turns;
 
 /// What a batch does, by page: put this content there, or take the page out.
 type Actions<'a> = BTreeMap<PageIndex, Option<(&'a [u8], u64)>>;
@@ -59,6 +64,7 @@ async fn add(
         is_new,
         actions: plan(ctx, request)?,
     };
+    let _turn = ctx.stage_turns.wait(stage).await;
     let mut freshness = Freshness::AtLeast(request.read_version);
     let mut reruns = Reruns::new();
     loop {
@@ -140,11 +146,10 @@ async fn try_stage(
     let mut txn = ctx.begin(freshness);
     let (id, stage) = (batch.id, batch.stage);
     let isolation = Isolation::Serializable;
-    let (entry, guard, record, replaced) = try_join!(
+    let (entry, guard, record) = try_join!(
         ctx.catalog_entry(&*txn, key.as_str(), isolation),
         ctx.guard(&*txn, id, isolation),
         record(ctx, &*txn, id, stage),
-        replaced_sums(ctx, &*txn, batch),
     )?;
     expect_id(key, entry, id)?;
     admit(key, id, guard, Access::Write)?;
@@ -160,10 +165,16 @@ async fn try_stage(
         },
         None => return Err(unknown(stage).into()),
     };
+    // A stage that is just being made holds nothing.
+    let replaced = match record {
+        Some(_) => replaced_sums(ctx, &*txn, batch).await?,
+        None => BTreeMap::new(),
+    };
     let mut new = old;
     new.touched_millis = ctx.now();
     let mut buffer = Vec::new();
-    for ((index, action), before) in batch.actions.iter().zip(replaced) {
+    for (index, action) in &batch.actions {
+        let before = replaced.get(index);
         if let Some(sum) = before {
             new.count = new.count.wrapping_sub(1);
             new.sum ^= sum;
@@ -241,20 +252,49 @@ pub(crate) async fn record(
     Ok(record.map_err(corrupt_in(format_args!("stage {stage} of {id}")))?)
 }
 
-/// The sums of the pages that a batch replaces or drops, in the order of its actions. Read without
-/// conflict: whoever changes one writes the record as well.
+/// The sums of the pages that a batch replaces or drops, by page; perhaps of others too. Read
+/// without conflict: whoever changes one writes the record as well.
 async fn replaced_sums(
     ctx: &Context,
     txn: &dyn Transaction,
     batch: &Batch<'_>,
-) -> Result<Vec<Option<u64>>, Failure> {
-    let read = async |index: PageIndex| {
-        let key = ctx.keys.staged_sum(batch.id, batch.stage, index);
-        let value = txn.get(&key, Isolation::Snapshot).await?;
-        let sum = value.map(|value| decode_sum(&value)).transpose();
-        Ok::<_, Failure>(sum.map_err(corrupt_in(format_args!("stage {}", batch.stage)))?)
+) -> Result<BTreeMap<PageIndex, u64>, Failure> {
+    let place = || corrupt_in(format!("stage {}", batch.stage));
+    let read = async |(first, last): (PageIndex, PageIndex)| {
+        let key = |index| ctx.keys.staged_sum(batch.id, batch.stage, index);
+        let range = KeyRange::new(key(first), KeyRange::single(&key(last)).end);
+        let options = RangeOptions {
+            limit: (last - first) as usize + 1,
+            reverse: false,
+            isolation: Isolation::Snapshot,
+        };
+        let pairs = txn.get_range(&range, options).await?;
+        let sums = pairs.iter().map(|(key, value)| {
+            let index = ctx.keys.parse_staged(key).map_err(place())?;
+            Ok((index, decode_sum(value).map_err(place())?))
+        });
+        sums.collect::<Result<Vec<_>, StoreError>>()
+            .map_err(Failure::from)
     };
-    side_by_side(batch.actions.keys().map(|index| read(*index)).collect()).await
+    let stretches = stretches(batch.actions.keys().copied());
+    let sums = side_by_side(stretches.into_iter().map(read).collect()).await?;
+    Ok(sums.into_iter().flatten().collect())
+}
+
+/// The farthest that two pages of a stretch lie apart.
+const GAP: PageIndex = 16;
+
+/// Ascending pages as stretches, first to last: most pages of a batch are new, and one scan that
+/// finds nothing costs as much as looking up a single page.
+fn stretches(pages: impl Iterator<Item = PageIndex>) -> Vec<(PageIndex, PageIndex)> {
+    let mut stretches: Vec<(PageIndex, PageIndex)> = Vec::new();
+    for page in pages {
+        match stretches.last_mut() {
+            Some((_, last)) if page - *last <= GAP => *last = page,
+            _ => stretches.push((page, page)),
+        }
+    }
+    stretches
 }
 
 /// Notes when to look whether the stage was forgotten.
@@ -286,5 +326,18 @@ pub(super) fn closed(stage: StageId) -> StoreError {
     StoreError::StageInvalid {
         stage,
         reason: "it was committed, or expired".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neighbours_are_looked_up_together_and_distant_pages_apart() {
+        let pages = [1, 2, 18, 35, 36, 1000];
+        let expected = [(1, 18), (35, 36), (1000, 1000)];
+        assert_eq!(stretches(pages.into_iter()), expected);
+        assert!(stretches(std::iter::empty()).is_empty());
     }
 }

@@ -14,7 +14,7 @@ use crate::kv::{Engine, Freshness, Isolation, KvError, Limits, Transaction};
 use crate::layout::{
     FIRST_GENERATION, GENERATION, Keyspace, PageValue, StoreFormat, decode_version,
 };
-use crate::page::{MAX_CHUNKS, MAX_RANGES, PageCache, PageOneCache};
+use crate::page::{MAX_CHUNKS, MAX_RANGES, PageCache, PageOneCache, StageTurns};
 
 /// Most bytes of pages that travel in one call, whatever the engine would take.
 const MOST_INLINE_BYTES: u64 = 16 << 20;
@@ -73,6 +73,7 @@ pub(super) async fn open(
         v1_gathers: Arc::new(Semaphore::new(V1_GATHERS)),
         page_cache: PageCache::new(page_cache_bytes),
         large_commits: Arc::new(Semaphore::new(LARGE_COMMITS)),
+        stage_turns: StageTurns::default(),
     };
     let fresh = Incarnation::from_bytes(context.random()?);
     let mut reruns = Reruns::new();
