@@ -74,9 +74,11 @@ fn a_stopped_writer_that_comes_back_too_late_fails_at_commit_and_overwrites_noth
     late.ok("UPDATE t SET v = v + 100");
     late.signal("-STOP");
     let mut other = Session::open(&client, "stopped").unwrap();
-    until("the lease of the stopped writer", Duration::from_secs(30), || {
-        other.run("UPDATE t SET v = v + 1").ok()
-    });
+    until(
+        "the lease of the stopped writer",
+        Duration::from_secs(30),
+        || other.run("UPDATE t SET v = v + 1").ok(),
+    );
     late.signal("-CONT");
     late.fails("COMMIT", mvsqlite_e2e::code::BUSY_SNAPSHOT);
     late.ok("BEGIN IMMEDIATE");
