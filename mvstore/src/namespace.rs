@@ -14,9 +14,7 @@ pub(crate) use catalog::{create, list, rename, set_concurrency, stat, usage};
 pub(crate) use delete::{Forked, delete, remove_deleted};
 pub(crate) use fork::fork;
 pub(crate) use lease::{judge_commit, lease};
-pub(crate) use lock::{
-    Standing, acquire_lock, judge_lock, lock_of, release_lock, standing, visible_head,
-};
+pub(crate) use lock::{Standing, acquire_lock, judge_lock, lock_of, release_lock, standing};
 
 use mvsqlite_protocol::{NamespaceId, NamespaceKey, Version};
 

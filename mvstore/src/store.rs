@@ -402,7 +402,20 @@ impl Store {
         key: &NamespaceKey,
         request: BeginRequest,
     ) -> Result<BeginReply, StoreError> {
-        page::begin(&self.context, key, request).await
+        page::begin(&self.context, key, None, request).await
+    }
+
+    /// As [`Self::begin`], for one who says that it owns the namespace's lock.
+    ///
+    /// # Errors
+    /// Those of [`Self::begin`]; [`StoreError::LockNotHeld`] if that is not so.
+    pub async fn begin_as(
+        &self,
+        lock_owner: Option<&str>,
+        key: &NamespaceKey,
+        request: BeginRequest,
+    ) -> Result<BeginReply, StoreError> {
+        page::begin(&self.context, key, lock_owner, request).await
     }
 
     /// Finds the version that a moment is.
@@ -460,8 +473,21 @@ impl Store {
         key: &NamespaceKey,
         request: CommitRequest,
     ) -> Result<CommitReply, StoreError> {
+        self.commit_as(None, key, request).await
+    }
+
+    /// As [`Self::commit`], for one who says that it owns the namespace's lock.
+    ///
+    /// # Errors
+    /// Those of [`Self::commit`]; [`StoreError::LockNotHeld`] if that is not so.
+    pub async fn commit_as(
+        &self,
+        lock_owner: Option<String>,
+        key: &NamespaceKey,
+        request: CommitRequest,
+    ) -> Result<CommitReply, StoreError> {
         self.expect_incarnation(key, request.namespace, request.incarnation)?;
-        page::commit(&self.context, key, request).await
+        page::commit(&self.context, key, lock_owner, request).await
     }
 
     /// Commits a transaction over several namespaces: all of it or nothing, at one version.
@@ -478,10 +504,22 @@ impl Store {
         &self,
         request: GroupCommitRequest,
     ) -> Result<GroupCommitReply, StoreError> {
+        self.commit_group_as(None, request).await
+    }
+
+    /// As [`Self::commit_group`], for one who says that it owns the locks of all namespaces.
+    ///
+    /// # Errors
+    /// Those of [`Self::commit_group`]; [`StoreError::LockNotHeld`] if that is not so.
+    pub async fn commit_group_as(
+        &self,
+        lock_owner: Option<String>,
+        request: GroupCommitRequest,
+    ) -> Result<GroupCommitReply, StoreError> {
         for member in &request.members {
             self.expect_incarnation(&member.ns, member.namespace, request.incarnation)?;
         }
-        page::commit_group(&self.context, request).await
+        page::commit_group(&self.context, lock_owner, request).await
     }
 
     /// Makes a commit's outcome definite: it happened, or it never will.

@@ -69,9 +69,20 @@ fn namespace(key: Key) -> Result<NamespaceKey, Refusal> {
     NamespaceKey::try_from(key).map_err(Refusal::malformed)
 }
 
+/// Names the caller as the owner of a namespace's lock, on `begin` and `commit`.
+const LOCK_OWNER: &str = "x-lock-owner";
+
+fn lock_owner(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
+    let owner = headers.get(LOCK_OWNER).map(|owner| owner.to_str());
+    let owner = owner.transpose().map_err(Refusal::malformed)?;
+    Ok(owner.map(str::to_owned))
+}
+
 /// A call that has arrived whole.
 struct Call<Q> {
     message: Q,
+    /// The owner of a namespace's lock in whose name the caller comes.
+    lock_owner: Option<String>,
     deadline: Instant,
     permit: Option<Permit>,
     /// The memory of the body, which is the message's now.
@@ -86,10 +97,12 @@ impl<Q: DeserializeOwned> Call<Q> {
     ) -> Result<Self, Refusal> {
         let deadline = server.deadline();
         let permit = request.extensions().get::<Permit>().cloned();
+        let lock_owner = lock_owner(request.headers())?;
         let Received { bytes, charge } = server.receive(request, body_limit, deadline).await?;
         let message = decode(&bytes).map_err(Refusal::malformed)?;
         Ok(Self {
             message,
+            lock_owner,
             deadline,
             permit,
             charge,
@@ -135,7 +148,8 @@ async fn begin(State(server): Server, key: Key, request: Request) -> Answer {
     let key = namespace(key)?;
     let limit = server.budget.bodies.small;
     let call = Call::<BeginRequest>::receive(&server, request, limit).await?;
-    let work = server.store.begin(&key, call.message);
+    let owner = call.lock_owner.as_deref();
+    let work = server.store.begin_as(owner, &key, call.message);
     message(&server.read("begin", call.deadline, work).await?)
 }
 
@@ -173,8 +187,10 @@ async fn stage(State(server): Server, key: Key, request: Request) -> Answer {
 async fn commit(State(server): Server, key: Key, request: Request) -> Answer {
     let key = namespace(key)?;
     let limit = server.budget.bodies.commit;
-    let call = Call::<CommitRequest>::receive(&server, request, limit).await?;
-    let work = |store: Arc<Store>, changes| async move { store.commit(&key, changes).await };
+    let mut call = Call::<CommitRequest>::receive(&server, request, limit).await?;
+    let owner = call.lock_owner.take();
+    let work =
+        |store: Arc<Store>, changes| async move { store.commit_as(owner, &key, changes).await };
     call.write(&server, "commit", Code::OutcomeUnknown, work)
         .await
 }
@@ -182,8 +198,9 @@ async fn commit(State(server): Server, key: Key, request: Request) -> Answer {
 /// A commit of several namespaces, named in the body. It takes the memory of one.
 async fn commit_group(State(server): Server, request: Request) -> Answer {
     let limit = server.budget.bodies.commit;
-    let call = Call::<GroupCommitRequest>::receive(&server, request, limit).await?;
-    let work = |store: Arc<Store>, group| async move { store.commit_group(group).await };
+    let mut call = Call::<GroupCommitRequest>::receive(&server, request, limit).await?;
+    let owner = call.lock_owner.take();
+    let work = |store: Arc<Store>, group| async move { store.commit_group_as(owner, group).await };
     call.write(&server, "commit", Code::OutcomeUnknown, work)
         .await
 }

@@ -112,18 +112,6 @@ pub(crate) async fn judge_lock(
     }
 }
 
-/// The newest version that callers without a lock see: the head, or the lock's snapshot.
-pub(crate) async fn visible_head(
-    ctx: &Context,
-    txn: &dyn Transaction,
-    id: NamespaceId,
-    guard: &Guard,
-    head: Version,
-) -> Result<Version, Failure> {
-    let lock = lock_of(ctx, txn, id, guard, Isolation::Snapshot).await?;
-    Ok(lock.map_or(head, |lock| lock.snapshot))
-}
-
 /// Takes the lock.
 pub(crate) async fn acquire_lock(
     ctx: &Context,

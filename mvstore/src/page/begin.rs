@@ -20,12 +20,13 @@ use crate::context::{Context, Failure, Reruns};
 use crate::error::StoreError;
 use crate::kv::{Freshness, Isolation, Transaction};
 use crate::layout::{Guard, PageOneClass};
-use crate::namespace::{Access, admit, expect_kept, named, visible_head};
+use crate::namespace::{Access, Standing, admit, expect_kept, lock_of, named, standing};
 
-/// Takes a snapshot of the newest version.
+/// Takes a snapshot of the newest version, for the owner of the namespace's lock or for anybody.
 pub(crate) async fn begin(
     ctx: &Context,
     key: &NamespaceKey,
+    lock_owner: Option<&str>,
     request: BeginRequest,
 ) -> Result<BeginReply, StoreError> {
     let mut freshness = match request.as_of {
@@ -34,7 +35,7 @@ pub(crate) async fn begin(
     };
     let mut reruns = Reruns::new();
     loop {
-        match try_begin(ctx, key, &request, freshness).await {
+        match try_begin(ctx, key, lock_owner, &request, freshness).await {
             Ok(reply) => return Ok(reply),
             // Seen at a read version that may be a little old: no answer yet.
             Err(Failure::Refused(_)) if freshness != Freshness::Strict => (),
@@ -47,6 +48,7 @@ pub(crate) async fn begin(
 async fn try_begin(
     ctx: &Context,
     key: &NamespaceKey,
+    lock_owner: Option<&str>,
     request: &BeginRequest,
     freshness: Freshness,
 ) -> Result<BeginReply, Failure> {
@@ -59,7 +61,15 @@ async fn try_begin(
         ctx.head(&*txn, entry.id),
     )?;
     let guard = admit(key, entry.id, guard, Access::Read)?;
-    let visible = visible_head(ctx, &*txn, entry.id, &guard, head).await?;
+    let lock = lock_of(ctx, &*txn, entry.id, &guard, isolation).await?;
+    let visible = match standing(lock.as_ref(), lock_owner) {
+        Standing::Free => head,
+        Standing::Outside(snapshot) => snapshot,
+        Standing::Mistaken => {
+            let key = key.to_string();
+            return Err(StoreError::LockNotHeld { key }.into());
+        }
+    };
     let version = match request.as_of {
         None => visible,
         Some(moment) => {

@@ -61,9 +61,14 @@ use crate::kv::{Freshness, KvError};
 pub(crate) async fn commit(
     ctx: &Context,
     key: &NamespaceKey,
+    lock_owner: Option<String>,
     request: CommitRequest,
 ) -> Result<CommitReply, StoreError> {
-    let mut reply = commit_members(ctx, Commit::of_one(key, request)).await?;
+    let commit = Commit {
+        lock_owner,
+        ..Commit::of_one(key, request)
+    };
+    let mut reply = commit_members(ctx, commit).await?;
     let changes = reply
         .members
         .pop()
@@ -79,9 +84,14 @@ pub(crate) async fn commit(
 /// Commits a transaction over several namespaces: all of it or nothing, at one version.
 pub(crate) async fn commit_group(
     ctx: &Context,
+    lock_owner: Option<String>,
     request: GroupCommitRequest,
 ) -> Result<GroupCommitReply, StoreError> {
-    commit_members(ctx, request.into()).await
+    let commit = Commit {
+        lock_owner,
+        ..request.into()
+    };
+    commit_members(ctx, commit).await
 }
 
 /// Commits, whichever protocol asked for it.

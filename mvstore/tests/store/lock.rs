@@ -231,3 +231,32 @@ async fn unknown_outcomes_are_found_out() {
         assert_eq!((stat.metadata.lock, stat.version), (None, restored));
     }
 }
+
+/// The clients of data plane v2 say with each call in whose name they come.
+#[tokio::test]
+async fn the_owner_of_a_lock_sees_and_writes_on_while_others_stay_outside() {
+    let f = Fixture::new().await;
+    let [.., last] = three_versions(&f).await;
+    assert_eq!(acquire(&f, "w1", None).await, Acquired);
+    let begin = |owner: &'static str| {
+        let request = BeginRequest::default();
+        f.store.begin_as(Some(owner), &f.key, request)
+    };
+    let base = begin("w1").await.unwrap();
+    let request = f.write(&base, &[(1, filled(4))]);
+    let owner = |name: &str| Some(name.to_owned());
+    let refused = f.store.commit_as(owner("w2"), &f.key, request.clone());
+    assert_eq!(refused.await.unwrap_err().code(), Code::Locked);
+    let done = f.store.commit_as(owner("w1"), &f.key, request);
+    let written = done.await.unwrap().version;
+    assert_eq!(begin("w1").await.unwrap().version, written);
+    assert_eq!(
+        f.begin().await.version,
+        last,
+        "as it was when it was locked"
+    );
+    assert_eq!(begin("w2").await.unwrap_err().code(), Code::Locked);
+    assert_eq!(release(&f, "w1", Commit).await, Released);
+    assert_eq!(f.begin().await.version, written);
+    assert_eq!(begin("w1").await.unwrap_err().code(), Code::Locked);
+}
