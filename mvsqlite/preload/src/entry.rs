@@ -132,7 +132,12 @@ fn open_with(
 ) -> c_int {
     let prepared = catch_unwind(|| {
         let scope = Scope::of(caller);
-        (scope.find(symbol), serve(&scope))
+        let (real, served) = (scope.find(symbol), serve(&scope));
+        if matches!(served, Served::By(_)) {
+            // SQLite keeps our VFS, and the VFS calls SQLite.
+            scope.keep();
+        }
+        (real, served)
     });
     let (real, vfs) = match prepared {
         Ok((Some(real), Served::Not)) => return call(real.as_ptr()),

@@ -11,6 +11,7 @@
 //! | `entry` | the interposed functions |
 //! | `scope` | which library's function a caller would have got without us |
 //! | `step`, `statements` | running a statement again that lost against another transaction |
+//! | `process_lock` | a lock that a forked child does not find held by its parent |
 //! | `served` | the SQLite libraries that have the VFS |
 //!
 //! Invariants:
@@ -25,6 +26,7 @@
 #![allow(unsafe_code, reason = "this crate is a C library")]
 
 mod entry;
+mod process_lock;
 mod scope;
 mod served;
 mod statements;

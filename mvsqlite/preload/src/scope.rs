@@ -24,8 +24,7 @@ pub(crate) struct Scope {
 impl Scope {
     /// The scope of the code at this address.
     ///
-    /// Handles are not given back: a library that has our VFS must stay loaded anyway, and for the
-    /// rest only a count is raised.
+    /// Its handles keep the libraries loaded until it is dropped, or for ever: [`Scope::keep`].
     pub(crate) fn of(caller: Caller) -> Self {
         let ourselves = Object::at(Self::of as *const c_void).map_or(ptr::null(), |o| o.base);
         let callers = Object::at(caller).and_then(|object| loaded(object.name));
@@ -36,6 +35,21 @@ impl Scope {
             handles: callers.into_iter().chain(known).collect(),
             ourselves,
         }
+    }
+
+    /// Keeps what was found usable for the rest of the process.
+    pub(crate) fn keep(mut self) {
+        self.handles.clear();
+    }
+
+    /// A function that every caller gets, from the program and what was loaded for all; `None` if
+    /// there is none, or it is ours.
+    pub(crate) fn global(symbol: &CStr) -> Option<NonNull<c_void>> {
+        let nobody = Self {
+            handles: Vec::new(),
+            ourselves: Object::at(Self::of as *const c_void).map_or(ptr::null(), |o| o.base),
+        };
+        nobody.find(symbol)
     }
 
     /// The function a symbol stands for.
@@ -50,6 +64,16 @@ impl Scope {
             .find(|address| {
                 Object::at(address.as_ptr()).is_none_or(|object| object.base != self.ourselves)
             })
+    }
+}
+
+impl Drop for Scope {
+    fn drop(&mut self) {
+        for handle in &self.handles {
+            // SAFETY: a handle from `dlopen`, closed once. The library has users besides us, since it
+            // was loaded before.
+            unsafe { libc::dlclose(handle.as_ptr()) };
+        }
     }
 }
 

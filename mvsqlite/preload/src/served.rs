@@ -4,10 +4,11 @@
 //! while another thread opens its first database can go on; only registering does.
 
 use std::ptr;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::OnceLock;
 
 use mvsqlite_vfs::{Api, Vfs};
 
+use crate::process_lock::ProcessLock;
 use crate::scope::Scope;
 use crate::statements::Statements;
 
@@ -36,7 +37,7 @@ struct Entry {
 }
 
 static ENTRIES: [OnceLock<Entry>; LIBRARIES] = [const { OnceLock::new() }; LIBRARIES];
-static REGISTERING: Mutex<()> = Mutex::new(());
+static REGISTERING: ProcessLock = ProcessLock::new();
 
 /// Gives the library behind a scope the VFS, if it is wanted and not there yet.
 pub(crate) fn serve(scope: &Scope) -> Served {
@@ -54,7 +55,7 @@ pub(crate) fn serve(scope: &Scope) -> Served {
     if !wanted() {
         return Served::Not;
     }
-    let _one_at_a_time = REGISTERING.lock().unwrap_or_else(PoisonError::into_inner);
+    let _one_at_a_time = REGISTERING.lock();
     if let Some(known) = known(library) {
         return known;
     }
@@ -73,6 +74,11 @@ pub(crate) fn serve(scope: &Scope) -> Served {
         Some(Ok(())) => vfs.map_or(Served::Unusable, Served::By),
         _ => Served::Unusable,
     }
+}
+
+/// Whether any library of this process is served.
+pub(crate) fn any() -> bool {
+    ENTRIES[0].get().is_some()
 }
 
 /// Which SQLite library a scope leads to.

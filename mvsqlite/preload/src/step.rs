@@ -35,6 +35,9 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_mi
 /// # Safety
 /// `statement` is what a program may give to SQLite's function.
 pub(crate) unsafe fn step(statement: Statement, caller: Caller) -> c_int {
+    if !served::any() {
+        return unserved(statement, caller);
+    }
     let Ok(Some(site)) = catch_unwind(|| Site::of(caller)) else {
         return ERROR;
     };
@@ -54,6 +57,28 @@ pub(crate) unsafe fn step(statement: Statement, caller: Caller) -> c_int {
         unsafe { run_until_committed(statements, site.step, statement, result) }
     });
     catch_unwind(run_again).unwrap_or(result)
+}
+
+/// What `sqlite3_step` does while no library of this process is served: the real one, and no more.
+/// Nothing is remembered: a library that nobody keeps loaded may be another one the next time.
+fn unserved(statement: Statement, caller: Caller) -> c_int {
+    let found = catch_unwind(|| {
+        let global = Scope::global(c"sqlite3_step");
+        match global {
+            Some(step) => (Some(step), None),
+            None => {
+                let scope = Scope::of(caller);
+                (scope.find(c"sqlite3_step"), Some(scope))
+            }
+        }
+    });
+    let Ok((Some(step), _scope)) = found else {
+        return ERROR;
+    };
+    // SAFETY: the symbol's type in SQLite's header.
+    let step = unsafe { std::mem::transmute::<std::ptr::NonNull<std::ffi::c_void>, Step>(step) };
+    // SAFETY: the caller's argument, passed on. The library is kept loaded during the call.
+    unsafe { step(statement) }
 }
 
 /// Runs a statement again as long as it loses and the program has time.
@@ -142,11 +167,14 @@ impl Site {
     fn find(caller: Caller) -> Option<Self> {
         let scope = Scope::of(caller);
         let step = scope.find(c"sqlite3_step")?;
+        let library = served::library(&scope);
+        // What is remembered must stay true.
+        scope.keep();
         Some(Self {
             caller: caller.addr(),
             // SAFETY: the symbol's type in SQLite's header.
             step: unsafe { std::mem::transmute::<std::ptr::NonNull<std::ffi::c_void>, Step>(step) },
-            library: served::library(&scope),
+            library,
         })
     }
 }
