@@ -61,6 +61,10 @@ pub struct Config {
     /// `MVSQLITE_PREFETCH_DEPTH`: most pages that are fetched on one guess at what is read next; 0
     /// is none, and `None` (unset) is as many as pay.
     pub prefetch_depth: Option<u32>,
+    /// `MVSQLITE_DISK_CACHE`: the directory where pages are kept over restarts, if any.
+    pub disk_cache: Option<PathBuf>,
+    /// `MVSQLITE_DISK_CACHE_BYTES`: most bytes in that directory.
+    pub disk_cache_bytes: u64,
     /// `MVSQLITE_TRANSACTION_BYTES`: the most page content that one transaction may write.
     pub transaction_bytes: u64,
     /// `MVSQLITE_UPLOAD_BYTES`: the most page content that one transaction keeps in memory. Well
@@ -103,6 +107,8 @@ impl Default for Config {
             page_size,
             cache_bytes: 5000 * u64::from(page_size),
             prefetch_depth: None,
+            disk_cache: None,
+            disk_cache_bytes: 1 << 30,
             transaction_bytes: MOST_TRANSACTION_BYTES,
             upload_bytes: 32 << 20,
             journal_bytes: 4 << 20,
@@ -145,6 +151,10 @@ impl Config {
         config.page_size = page_size(get("MVSQLITE_SECTOR_SIZE"))?.unwrap_or(config.page_size);
         let pages = number("MVSQLITE_PAGE_CACHE_SIZE", get, 0, 1 << 32)?.unwrap_or(5000);
         config.cache_bytes = pages * u64::from(config.page_size);
+        config.disk_cache = disk_cache(get("MVSQLITE_DISK_CACHE"))?;
+        if let Some(bytes) = number("MVSQLITE_DISK_CACHE_BYTES", get, 1 << 16, 1 << 50)? {
+            config.disk_cache_bytes = bytes;
+        }
         let depth = number("MVSQLITE_PREFETCH_DEPTH", get, 0, u64::from(u32::MAX))?;
         config.prefetch_depth = depth.and_then(|depth| u32::try_from(depth).ok());
         if let Some(bytes) = number(
@@ -313,6 +323,17 @@ fn flag(variable: &'static str, value: Option<String>) -> Result<bool, ConfigErr
         None | Some("0" | "false") => Ok(false),
         Some("1" | "true") => Ok(true),
         Some(other) => bad(variable, format!("'{other}': expected 1 or 0")),
+    }
+}
+
+/// The program may change its working directory at any time: only an absolute path stays the same.
+fn disk_cache(value: Option<String>) -> Result<Option<PathBuf>, ConfigError> {
+    match value.map(PathBuf::from) {
+        Some(path) if !path.is_absolute() => bad(
+            "MVSQLITE_DISK_CACHE",
+            format!("'{}': expected an absolute path", path.display()),
+        ),
+        path => Ok(path),
     }
 }
 

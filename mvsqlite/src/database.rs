@@ -23,6 +23,7 @@ mod commit_group;
 mod committing;
 mod connection;
 mod counter;
+mod disk_cache;
 mod error;
 mod exclusive;
 mod fetching;
@@ -55,6 +56,7 @@ pub use commit_group::{
     CommitGroupError, begin_commit_group, commit_commit_group, rollback_commit_group,
 };
 pub(crate) use connection::{Connections, FileId};
+pub(crate) use disk_cache::DiskCache;
 pub use error::{Cause, Error, Operation};
 pub(crate) use lease::Claim;
 pub use lease::sleep_for_lease;
@@ -364,5 +366,6 @@ impl Drop for DatabaseFile {
     fn drop(&mut self) {
         self.give_up_lease();
         self.leave_transaction();
+        self.remote.save_at_close(self.identity);
     }
 }

@@ -11,7 +11,7 @@ use mvsqlite_protocol::DatabaseName;
 
 use crate::client::{DataPlane, HttpTransport, Transport};
 use crate::config::{Config, ConfigError, LocateError, Server};
-use crate::database::{Connections, Fetcher, FileId, PageCache, RecentSnapshots};
+use crate::database::{Connections, DiskCache, Fetcher, FileId, PageCache, RecentSnapshots};
 use crate::keeper::Keeper;
 use crate::per_process::PerProcess;
 use crate::system::{Os, System};
@@ -31,6 +31,7 @@ pub struct Environment {
 pub(crate) struct Shared {
     pub(crate) cache: Mutex<PageCache>,
     pub(crate) fetcher: Arc<Fetcher>,
+    pub(crate) disk: Option<DiskCache>,
     pub(crate) workers: Workers,
     pub(crate) keeper: Keeper,
     connections: Mutex<Connections>,
@@ -86,11 +87,16 @@ impl Environment {
         system: Arc<dyn System>,
     ) -> Arc<Self> {
         let cache_bytes = config.cache_bytes;
+        let directory = config.disk_cache.clone();
+        let disk = directory.map(|directory| (directory, config.disk_cache_bytes));
         let threads = Arc::clone(&system);
         let make = move || Shared {
             workers: Workers::new(Arc::clone(&threads)),
             cache: Mutex::new(PageCache::new(cache_bytes)),
             fetcher: Arc::default(),
+            disk: disk
+                .clone()
+                .map(|(directory, bytes)| DiskCache::new(directory, bytes)),
             keeper: Keeper::default(),
             connections: Mutex::default(),
             recent: Mutex::default(),

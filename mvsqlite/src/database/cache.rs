@@ -20,6 +20,8 @@ use lru::LruCache;
 use mvsqlite_protocol::v2::{KnownState, MAX_OWN_COMMITS};
 use mvsqlite_protocol::{Incarnation, NamespaceId, PageIndex, PageSet, Version};
 
+use super::disk_cache::{SavedPages, Source, Stored, Unsaved};
+
 /// What an entry takes besides its page, in bytes, roughly.
 const ENTRY_OVERHEAD: u64 = 128;
 /// Namespaces remembered at once; beyond that the cache starts afresh.
@@ -50,12 +52,18 @@ type Slot = u64;
 struct Namespace {
     slot: Slot,
     known: Version,
+    /// Entries that came since they were last saved on disk, and those that were saved then.
+    unsaved: u64,
+    saved: u64,
     /// Own commits above `known`, oldest first, with the pages they changed.
     own: Vec<(Version, PageSet)>,
 }
 
 struct Entry {
-    content: Content,
+    /// `None`: on disk only.
+    content: Option<Content>,
+    /// Where it is on disk, if it is there.
+    stored: Option<Stored>,
     from: Version,
     through: Through,
 }
@@ -91,8 +99,13 @@ impl Entry {
         }
     }
 
+    fn is_good(&self, version: Version, known: Version) -> bool {
+        self.from <= version && version <= self.through(known)
+    }
+
     fn size(&self) -> u64 {
-        ENTRY_OVERHEAD + self.content.as_ref().map_or(0, |page| page.len() as u64)
+        let content = self.content.as_ref().and_then(|content| content.as_ref());
+        ENTRY_OVERHEAD + content.map_or(0, |page| page.len() as u64)
     }
 }
 
@@ -137,8 +150,140 @@ impl PageCache {
     ) -> Option<Content> {
         let namespace = self.namespaces.get(&identity)?;
         let entry = self.pages.get(&(namespace.slot, page))?;
-        let good = entry.from <= version && version <= entry.through(namespace.known);
-        good.then(|| entry.content.clone())
+        let good = entry.is_good(version, namespace.known);
+        entry.content.as_ref().filter(|_| good).cloned()
+    }
+
+    /// Whether the page at this version is in memory or on disk.
+    pub(crate) fn holds(&self, identity: Identity, page: PageIndex, version: Version) -> bool {
+        self.peek(identity, page, version).is_some()
+    }
+
+    /// Where the page at this version is on disk, if it is there alone.
+    pub(crate) fn stored(
+        &self,
+        identity: Identity,
+        page: PageIndex,
+        version: Version,
+    ) -> Option<Stored> {
+        let entry = self.peek(identity, page, version)?;
+        entry.stored.clone().filter(|_| entry.content.is_none())
+    }
+
+    fn peek(&self, identity: Identity, page: PageIndex, version: Version) -> Option<&Entry> {
+        let namespace = self.namespaces.get(&identity)?;
+        let entry = self.pages.peek(&(namespace.slot, page))?;
+        entry.is_good(version, namespace.known).then_some(entry)
+    }
+
+    /// What was read from disk for an entry; `None`: it is not there as it was written.
+    pub(crate) fn read_from_disk(
+        &mut self,
+        identity: Identity,
+        page: PageIndex,
+        stored: &Stored,
+        content: Option<Arc<[u8]>>,
+    ) {
+        let Some(namespace) = self.namespaces.get(&identity) else {
+            return;
+        };
+        let key = (namespace.slot, page);
+        let Some(entry) = self.pages.get_mut(&key) else {
+            return;
+        };
+        let still = entry.stored.as_ref().is_some_and(|now| now.is(stored));
+        if !still || entry.content.is_some() {
+            return;
+        }
+        match content {
+            Some(content) => {
+                self.bytes += content.len() as u64;
+                entry.content = Some(Some(content));
+                self.make_room();
+            }
+            None => {
+                if let Some(entry) = self.pages.pop(&key) {
+                    self.bytes -= entry.size();
+                }
+            }
+        }
+    }
+
+    /// Takes over what is kept on disk of a namespace that nothing is known of.
+    pub(crate) fn restore(&mut self, saved: &Arc<SavedPages>) {
+        let identity = saved.identity();
+        if self.budget == 0 || self.namespaces.contains_key(&identity) {
+            return;
+        }
+        self.add_namespace(identity, saved.version());
+        let mut count = 0;
+        for (page, from, stored) in saved.stored() {
+            let entry = Entry {
+                content: None,
+                stored: Some(stored),
+                from,
+                through: Through::Current,
+            };
+            self.put(identity, page, entry);
+            count += 1;
+        }
+        self.set_saved(identity, count);
+    }
+
+    /// Whether so much came since the last time that a namespace is worth saving on disk: more than
+    /// one part in `share` of what was saved then, and at least `least` pages.
+    pub(crate) fn is_worth_saving(&self, identity: Identity, least: u64, share: u64) -> bool {
+        let namespace = self.namespaces.get(&identity);
+        namespace.is_some_and(|namespace| {
+            namespace.unsaved >= least.max(1) && namespace.unsaved > namespace.saved / share
+        })
+    }
+
+    /// The pages of a namespace that are good at its `known`, which comes with them; those last used
+    /// first. What comes from now on is unsaved.
+    pub(crate) fn take_unsaved(&mut self, identity: Identity) -> Option<(Version, Vec<Unsaved>)> {
+        let namespace = self.namespaces.get(&identity)?;
+        let (slot, known) = (namespace.slot, namespace.known);
+        let of_namespace = self.pages.iter().filter(|((of, _), _)| *of == slot);
+        let unsaved = |page: PageIndex, entry: &Entry| {
+            let current = matches!(entry.through, Through::Current) && entry.from <= known;
+            let content = match (&entry.content, &entry.stored) {
+                (_, Some(stored)) => Source::Disk(stored.clone()),
+                (Some(Some(content)), None) => Source::Memory(Arc::clone(content)),
+                _ => return None,
+            };
+            let from = entry.from;
+            current.then_some(Unsaved {
+                page,
+                from,
+                content,
+            })
+        };
+        let pages = of_namespace.filter_map(|((_, page), entry)| unsaved(*page, entry));
+        let pages: Vec<Unsaved> = pages.collect();
+        self.set_saved(identity, pages.len() as u64);
+        Some((known, pages))
+    }
+
+    /// A namespace was saved: these are the places of its pages from now on.
+    pub(crate) fn saved(&mut self, saved: &Arc<SavedPages>) {
+        let Some(namespace) = self.namespaces.get(&saved.identity()) else {
+            return;
+        };
+        let slot = namespace.slot;
+        for (page, from, stored) in saved.stored() {
+            if let Some(entry) = self.pages.peek_mut(&(slot, page))
+                && entry.from == from
+            {
+                entry.stored = Some(stored);
+            }
+        }
+    }
+
+    fn set_saved(&mut self, identity: Identity, count: u64) {
+        if let Some(namespace) = self.namespaces.get_mut(&identity) {
+            (namespace.unsaved, namespace.saved) = (0, count);
+        }
     }
 
     /// A `begin` that sent `known` was answered with `version` and the pages changed in between.
@@ -192,7 +337,8 @@ impl PageCache {
             false => Through::Fixed(read_at),
         };
         let entry = Entry {
-            content,
+            content: Some(content),
+            stored: None,
             from,
             through,
         };
@@ -232,7 +378,8 @@ impl PageCache {
         }
         for (page, content) in commit.contents {
             let entry = Entry {
-                content: Some(content),
+                content: Some(Some(content)),
+                stored: None,
                 from: commit.version,
                 through,
             };
@@ -248,9 +395,14 @@ impl PageCache {
         }
         let slot = self.next_slot;
         self.next_slot += 1;
-        let own = Vec::new();
-        self.namespaces
-            .insert(identity, Namespace { slot, known, own });
+        let namespace = Namespace {
+            slot,
+            known,
+            unsaved: 0,
+            saved: 0,
+            own: Vec::new(),
+        };
+        self.namespaces.insert(identity, namespace);
     }
 
     fn advance(&mut self, identity: Identity, version: Version) {
@@ -294,25 +446,38 @@ impl PageCache {
     }
 
     /// Adds an entry unless there is one that is good for longer; then makes room.
-    fn put(&mut self, identity: Identity, page: PageIndex, entry: Entry) {
-        let Some(namespace) = self.namespaces.get(&identity) else {
+    fn put(&mut self, identity: Identity, page: PageIndex, mut entry: Entry) {
+        let Some(namespace) = self.namespaces.get_mut(&identity) else {
             return;
         };
         let key = (namespace.slot, page);
         let known = namespace.known;
-        if let Some(present) = self.pages.peek(&key)
-            && present.through(known) > entry.through(known)
-        {
-            return;
+        if let Some(present) = self.pages.peek(&key) {
+            if present.through(known) > entry.through(known) {
+                return;
+            }
+            if present.from == entry.from && entry.stored.is_none() {
+                entry.stored = present.stored.clone();
+            }
         }
+        namespace.unsaved += u64::from(entry.stored.is_none());
         self.bytes += entry.size();
         if let Some(old) = self.pages.put(key, entry) {
             self.bytes -= old.size();
         }
+        self.make_room();
+    }
+
+    /// What is on disk too is dropped from memory first; its place is remembered for longer.
+    fn make_room(&mut self) {
         while self.bytes > self.budget
-            && let Some((_, evicted)) = self.pages.pop_lru()
+            && let Some((key, mut evicted)) = self.pages.pop_lru()
         {
             self.bytes -= evicted.size();
+            if evicted.stored.is_some() && evicted.content.take().is_some() {
+                self.bytes += evicted.size();
+                self.pages.put(key, evicted);
+            }
         }
     }
 }

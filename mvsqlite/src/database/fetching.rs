@@ -5,9 +5,10 @@
 use std::sync::Arc;
 
 use mvsqlite_protocol::v2::{Limits, PAGE_1, ReadRequest};
-use mvsqlite_protocol::{PageImage, PageIndex, PageSet};
+use mvsqlite_protocol::{PageImage, PageIndex, PageSet, Version};
 
-use super::cache::{Content, PageCache};
+use super::cache::{Content, Identity, PageCache};
+use super::disk_cache::Unsaved;
 use super::error::Cause;
 use super::prefetch::fetcher::Batch;
 use super::prefetch::{Prefetch, Reading};
@@ -143,9 +144,9 @@ impl Remote {
         let count = snapshot.page_count();
         pages.retain(|page| *page < count);
         {
-            let mut cache = lock_cache(shared);
+            let cache = lock_cache(shared);
             let (identity, version) = (snapshot.identity, snapshot.version);
-            pages.retain(|page| cache.get(identity, *page, version).is_none());
+            pages.retain(|page| !cache.holds(identity, *page, version));
         }
         let all_there = pages.is_empty();
         pages.retain(|page| {
@@ -196,11 +197,75 @@ impl Remote {
         };
         // Made before the lock is taken: whoever reads waits for it.
         let pages: Vec<_> = images.into_iter().map(page).collect();
-        let mut cache = lock_cache(shared);
-        for (index, from, content) in pages {
-            cache.insert(snapshot.identity, index, from, snapshot.version, content);
+        {
+            let mut cache = lock_cache(shared);
+            for (index, from, content) in pages {
+                cache.insert(snapshot.identity, index, from, snapshot.version, content);
+            }
+        }
+        let worth = (SAVED_AT_LEAST, 2);
+        if shared.disk.is_some()
+            && lock_cache(shared).is_worth_saving(snapshot.identity, worth.0, worth.1)
+        {
+            self.save_in_background(shared, snapshot.identity);
         }
         Ok(())
+    }
+
+    /// Saves on disk what the page cache has of a namespace, without making anybody wait if there are
+    /// threads.
+    fn save_in_background(&self, shared: &Shared, identity: Identity) {
+        let Some(saving) = Saving::begin(shared, identity) else {
+            return;
+        };
+        let remote = self.clone();
+        // Without a thread it stays unsaved until the next time.
+        let work = move || saving.finish(&remote);
+        let _ = self.env.system().spawn("mvsqlite-save", Box::new(work));
+    }
+
+    /// Saves on disk what came into the page cache since the last time, if it is worth while: the
+    /// database is closed.
+    pub(super) fn save_at_close(&self, identity: Identity) {
+        let shared = self.env.shared();
+        if shared.disk.is_some()
+            && lock_cache(&shared).is_worth_saving(identity, 1, 8)
+            && let Some(saving) = Saving::begin(&shared, identity)
+        {
+            saving.finish(self);
+        }
+    }
+}
+
+/// Pages that come before a namespace is saved on disk while it is open.
+const SAVED_AT_LEAST: u64 = 256;
+
+/// A namespace that is being saved on disk: what it held a moment ago.
+struct Saving {
+    identity: Identity,
+    known: Version,
+    pages: Vec<Unsaved>,
+}
+
+impl Saving {
+    fn begin(shared: &Shared, identity: Identity) -> Option<Self> {
+        let (known, pages) = lock_cache(shared).take_unsaved(identity)?;
+        Some(Self {
+            identity,
+            known,
+            pages,
+        })
+    }
+
+    fn finish(self, remote: &Remote) {
+        let shared = remote.env.shared();
+        let Some(disk) = &shared.disk else {
+            return;
+        };
+        let saved = disk.save(&remote.key, self.identity, self.known, self.pages);
+        if let Some(saved) = saved {
+            lock_cache(&shared).saved(&saved);
+        }
     }
 }
 
@@ -229,8 +294,22 @@ fn misfit() -> Cause {
     bad_reply("a page of another size or from a later version")
 }
 
-fn cached(shared: &Shared, snapshot: &Snapshot, index: PageIndex) -> Option<Content> {
-    lock_cache(shared).get(snapshot.identity, index, snapshot.version)
+/// A page that is in memory or on disk.
+pub(super) fn cached(shared: &Shared, snapshot: &Snapshot, index: PageIndex) -> Option<Content> {
+    let (identity, version) = (snapshot.identity, snapshot.version);
+    let stored = {
+        let mut cache = lock_cache(shared);
+        if let Some(content) = cache.get(identity, index, version) {
+            return Some(content);
+        }
+        cache.stored(identity, index, version)?
+    };
+    let content = stored.read();
+    // Of the size that the snapshot has, or it is of no use here.
+    let size = snapshot.page_size().map(|size| size as usize);
+    let content = content.filter(|page| size.is_none_or(|size| page.len() == size));
+    lock_cache(shared).read_from_disk(identity, index, &stored, content.clone());
+    content.map(Some)
 }
 
 /// The most pages that one read asks for: what the server allows, and what a cache of that many bytes

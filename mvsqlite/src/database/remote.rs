@@ -11,6 +11,7 @@ use mvsqlite_protocol::{Moment, NamespaceKey, PageImage, ReadVersion, Version};
 
 use super::cache::{Content, Identity, PageCache};
 use super::error::Cause;
+use super::fetching::cached;
 use super::page1;
 use super::snapshot::{Header, Snapshot};
 use crate::client::CallError;
@@ -48,7 +49,8 @@ impl Remote {
         as_of: Option<ReadVersion>,
     ) -> Result<Begun, Cause> {
         let shared = self.env.shared();
-        let known = expected.and_then(|identity| lock_cache(&shared).known(identity));
+        let probably = expected.or_else(|| self.restore(&shared));
+        let known = probably.and_then(|identity| lock_cache(&shared).known(identity));
         let has_page1 = match (expected, &known) {
             (Some(identity), Some(known)) => {
                 let page1 = lock_cache(&shared).get(identity, PAGE_1, known.version);
@@ -71,8 +73,13 @@ impl Remote {
         }
         {
             let mut cache = lock_cache(&shared);
-            let changed = reply.changed.as_ref();
-            cache.began(identity, request.known.as_ref(), reply.version, changed);
+            // A reply about another namespace than the one named says nothing about what is known.
+            let sent = request
+                .known
+                .as_ref()
+                .filter(|_| probably == Some(identity));
+            let changed = reply.changed.as_ref().filter(|_| sent.is_some());
+            cache.began(identity, sent, reply.version, changed);
         }
         self.finish_begin(&shared, identity, reply, request.want_pages)
     }
@@ -156,8 +163,16 @@ impl Remote {
         Ok((snapshot, reply.page_size))
     }
 
+    /// Takes over what the disk cache has of the namespace; returns what it was then.
+    fn restore(&self, shared: &Shared) -> Option<Identity> {
+        let saved = shared.disk.as_ref()?.load(&self.key)?;
+        lock_cache(shared).restore(&saved);
+        Some(saved.identity())
+    }
+
     /// A snapshot of the past.
     pub(super) fn resolve(&self, moment: Moment) -> Result<Snapshot, Cause> {
+        self.restore(&self.env.shared());
         let (mut snapshot, page_size) = self.resolve_version(moment)?;
         let mut images = Vec::new();
         let page1 = self.page1(&snapshot, &mut images)?;
@@ -168,10 +183,7 @@ impl Remote {
 
     /// Page 1 in stored form, whatever its size. What was fetched for it is added to `images`.
     fn page1(&self, snapshot: &Snapshot, images: &mut Vec<PageImage>) -> Result<Content, Cause> {
-        let cached = {
-            let shared = self.env.shared();
-            lock_cache(&shared).get(snapshot.identity, PAGE_1, snapshot.version)
-        };
+        let cached = cached(&self.env.shared(), snapshot, PAGE_1);
         if let Some(page1) = cached {
             return Ok(page1);
         }

@@ -5,6 +5,7 @@
 // The name by which the rest of the workspace knows the crate.
 extern crate mvsqlite_client as mvsqlite;
 
+mod disk;
 mod exclusive;
 mod failures;
 mod file;

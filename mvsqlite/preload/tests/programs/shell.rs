@@ -66,3 +66,34 @@ fn the_page_size_of_new_databases_is_that_of_the_variable() {
         );
     }
 }
+
+#[test]
+fn pages_kept_on_disk_spare_the_next_program_its_requests() {
+    server().store.create("disk-cache");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("pages");
+    let cached = |sql: &str| {
+        let mut shell = shell("disk-cache", sql).env("MVSQLITE_DISK_CACHE", path.to_str().unwrap());
+        shell.run().printed().to_owned()
+    };
+    let rows = "WITH n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5000)
+        INSERT INTO t SELECT i, hex(i) FROM n";
+    shell("disk-cache", &format!("CREATE TABLE t(a, b); {rows}"))
+        .run()
+        .printed();
+    let sum = "SELECT sum(a), sum(length(b)) FROM t";
+    let reads = || server().store.reads("disk-cache").len();
+    let expected = cached(sum);
+    let cold = reads();
+    assert!(cold > 0);
+    assert_eq!(cached(sum), expected);
+    assert_eq!(reads(), cold);
+    // What changed meanwhile is seen.
+    shell("disk-cache", "UPDATE t SET a = a + 1 WHERE rowid = 2500")
+        .run()
+        .printed();
+    let before = reads();
+    assert_ne!(cached(sum), expected);
+    assert!((1..cold).contains(&(reads() - before)));
+    assert_eq!(cached("PRAGMA integrity_check"), "ok");
+}

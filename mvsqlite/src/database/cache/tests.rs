@@ -1,10 +1,12 @@
 //! The cache against a history, with answers that arrive in any order.
 
 use super::*;
+use crate::database::DiskCache;
 use proptest::prelude::*;
 use std::collections::VecDeque;
 
 const PAGES: u32 = 6;
+const PAGE_SIZE: usize = 512;
 
 fn identity() -> Identity {
     Identity {
@@ -48,7 +50,9 @@ impl History {
 
 /// The content of a page: the commit it comes from.
 fn content(from: usize) -> Content {
-    Some(Arc::from((from as u64).to_be_bytes().as_slice()))
+    let mut page = vec![0; PAGE_SIZE];
+    page[..8].copy_from_slice(&(from as u64).to_be_bytes());
+    Some(Arc::from(page))
 }
 
 /// An answer that the server has given and that has not arrived yet.
@@ -74,11 +78,26 @@ enum Answer {
 
 #[derive(Debug, Clone)]
 enum Step {
-    Begin { forgets: bool },
-    Read { page: u32 },
-    OwnCommit { pages: Vec<u32>, seen_before: usize },
-    ForeignCommit { pages: Vec<u32> },
-    Arrive { which: usize },
+    Begin {
+        forgets: bool,
+    },
+    Read {
+        page: u32,
+    },
+    OwnCommit {
+        pages: Vec<u32>,
+        seen_before: usize,
+    },
+    ForeignCommit {
+        pages: Vec<u32>,
+    },
+    Arrive {
+        which: usize,
+    },
+    /// The process ends and another one begins with what is on disk, or goes on after saving.
+    Save {
+        restart: bool,
+    },
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -90,6 +109,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => own.prop_map(|(pages, seen_before)| Step::OwnCommit { pages, seen_before }),
         2 => pages().prop_map(|pages| Step::ForeignCommit { pages }),
         8 => (0..4usize).prop_map(|which| Step::Arrive { which }),
+        1 => any::<bool>().prop_map(|restart| Step::Save { restart }),
     ];
     prop::collection::vec(step, 0..120)
 }
@@ -100,6 +120,8 @@ struct Race {
     under_way: VecDeque<Answer>,
     /// Versions that `begin` answered: those that transactions read at.
     snapshots: Vec<usize>,
+    disk: DiskCache,
+    budget: u64,
 }
 
 impl Race {
@@ -135,7 +157,39 @@ impl Race {
                     self.arrive(answer);
                 }
             }
+            Step::Save { restart } => self.save(restart),
         }
+    }
+
+    fn save(&mut self, restart: bool) {
+        let key = "db".parse().unwrap();
+        if let Some((known, pages)) = self.cache.take_unsaved(identity()) {
+            let saved = self.disk.save(&key, identity(), known, pages);
+            if let Some(saved) = saved {
+                self.cache.saved(&saved);
+            }
+        }
+        if restart {
+            self.cache = PageCache::new(self.budget);
+            self.under_way.clear();
+            self.snapshots.clear();
+            if let Some(saved) = self.disk.load(&key) {
+                self.cache.restore(&saved);
+            }
+        }
+    }
+
+    /// A page from memory or from disk.
+    fn get(&mut self, page: u32, at: usize) -> Option<Content> {
+        let at = version(at);
+        let Some(stored) = self.cache.stored(identity(), page, at) else {
+            return self.cache.get(identity(), page, at);
+        };
+        assert_eq!(self.cache.get(identity(), page, at), None);
+        let content = stored.read();
+        self.cache
+            .read_from_disk(identity(), page, &stored, content.clone());
+        Some(Some(content.unwrap()))
     }
 
     /// A commit on the newest snapshot, if it conflicts with nothing.
@@ -202,7 +256,7 @@ impl Race {
     fn check(&mut self) {
         for page in 0..PAGES {
             for at in 0..=self.history.head() {
-                if let Some(found) = self.cache.get(identity(), page, version(at)) {
+                if let Some(found) = self.get(page, at) {
                     assert_eq!(
                         found,
                         content(self.history.from(page, at)),
@@ -219,9 +273,12 @@ proptest! {
     #[test]
     fn a_hit_is_always_the_page_at_that_version_in_whatever_order_answers_arrive(
         steps in steps(),
-        budget in prop_oneof![Just(3 * (8 + ENTRY_OVERHEAD)), Just(1 << 20)],
+        budget in prop_oneof![Just(3 * (PAGE_SIZE as u64 + ENTRY_OVERHEAD)), Just(1 << 20)],
     ) {
+        let directory = tempfile::tempdir().unwrap();
         let mut race = Race {
+            disk: DiskCache::new(directory.path().to_owned(), 1 << 20),
+            budget,
             cache: PageCache::new(budget),
             history: History::default(),
             under_way: VecDeque::new(),
