@@ -5,6 +5,8 @@
 mod catalog;
 mod commit;
 mod family;
+mod group;
+mod group_model;
 mod history;
 mod interleave;
 mod layers;
