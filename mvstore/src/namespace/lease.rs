@@ -137,6 +137,10 @@ impl Call<'_> {
         let mut txn = ctx.begin(Freshness::Strict);
         let (seen, queue) = try_join!(self.look(&*txn), self.queue(&*txn))?;
         if seen.guard.lock.is_some() {
+            // Its commit would be refused, which nobody who holds a lease expects.
+            return Err(locked(self.key, "its namespace lock is held").into());
+        }
+        if seen.guard.lock.is_some() {
             return Err(locked(self.key, "its namespace lock is held").into());
         }
         let own = LeasePlace {

@@ -7,13 +7,16 @@ use std::time::Duration;
 
 use mvsqlite_protocol::v2::{
     BeginReply, CommitReply, CommitRequest, Concurrency, LeaseAction, LeaseReply, LeaseRequest,
+    StageRef,
 };
 use mvsqlite_protocol::{Code, LeaseNonce, Version};
 use mvstore::error::StoreError;
 use mvstore::kv::clock::ManualClock;
 use mvstore::kv::memory::{MemoryEngine, MemoryOptions};
 
-use crate::support::{Fixture, filled};
+use mvstore::store::{Knobs, ReleaseMode, StoreOptions};
+
+use crate::support::{Fixture, filled, page_one};
 
 const TTL: Duration = Duration::from_secs(5);
 const PLACE_TTL: Duration = Duration::from_secs(1);
@@ -32,12 +35,18 @@ struct Leases {
 
 impl Leases {
     async fn new(mode: Concurrency) -> Self {
+        Self::with_knobs(mode, Knobs::default()).await
+    }
+
+    async fn with_knobs(mode: Concurrency, knobs: Knobs) -> Self {
         let clock = Arc::new(ManualClock::default());
         let engine = MemoryEngine::with_options(MemoryOptions {
             clock: clock.clone(),
             ..MemoryOptions::default()
         });
-        let fixture = Fixture::over(Arc::new(engine.clone()), 1).await;
+        let shared = Arc::new(engine.clone());
+        let change = |options: &mut StoreOptions| options.knobs = knobs;
+        let fixture = Fixture::with_options(shared, 1, change).await;
         let set = fixture.store.set_concurrency(&fixture.key, mode);
         set.await.unwrap();
         let begun = fixture.begin().await;
@@ -328,4 +337,49 @@ async fn a_deleted_namespace_leaves_no_lease_behind() {
     let leases = KeyRange::prefix(b"mvstore-test\0ml");
     let left = before.begin(Freshness::Strict);
     assert!(left.get_range(&leases, options).await.unwrap().is_empty());
+}
+
+/// A commit would be refused under a namespace lock, which nobody who holds a lease expects.
+#[tokio::test]
+async fn while_a_namespace_lock_is_held_no_lease_is_granted() {
+    let leases = Leases::new(Concurrency::Exclusive).await;
+    let (store, key) = (&leases.fixture.store, &leases.fixture.key);
+    store.acquire_lock(key, "operator", None).await.unwrap();
+    let acquire = LeaseAction::Acquire { place: None };
+    let refusal = leases.call(ANNA, acquire).await.unwrap_err();
+    assert_eq!(refusal.code(), Code::Locked);
+    let mode = ReleaseMode::Commit;
+    store.release_lock(key, "operator", mode).await.unwrap();
+    leases.acquire(ANNA, None).await.unwrap();
+}
+
+/// A large commit writes the guard too, and so does the worker that folds its layer.
+#[tokio::test]
+async fn a_large_commit_gives_the_lease_back_and_folding_leaves_the_next_one_alone() {
+    let knobs = Knobs {
+        layer_bytes: Some(0),
+        fold_pages: Some(1),
+    };
+    let leases = Leases::with_knobs(Concurrency::Exclusive, knobs).await;
+    leases.acquire(ANNA, None).await.unwrap();
+    let f = &leases.fixture;
+    let base = f.begin().await;
+    let pages = [(1, filled(1)), (2, filled(2))];
+    let staged = f.stage(&base, None, &pages).await.unwrap();
+    let request = CommitRequest {
+        lease: Some(ANNA),
+        stage: Some(StageRef {
+            stage: staged.stage,
+            count: staged.count,
+            sum: staged.sum,
+        }),
+        ..f.write(&base, &[(0, page_one(3, 1))])
+    };
+    let made = leases.send(&request).await.unwrap().version;
+    assert_eq!(leases.renew(ANNA).await, Err(Code::Locked));
+    assert_eq!(leases.acquire(BERT, None).await, Ok(made));
+    while f.store.fold_layers().await.unwrap().more {}
+    leases.acquire(CLEO, None).await.unwrap_err();
+    leases.commit(Some(BERT)).await.unwrap();
+    assert_eq!(f.content(made, 2).await, Some(filled(2)));
 }
