@@ -279,7 +279,7 @@ fn server(entry: &str) -> Result<Server, ConfigError> {
         };
     }
     if entry.starts_with("https://") {
-        let problem = "TLS is not supported yet; use http:// or a Unix socket";
+        let problem = "TLS is not supported yet; let a proxy beside the program do it, and name that as http:// or unix:/path";
         return bad(VARIABLE, format!("'{entry}': {problem}"));
     }
     let expected = "expected http://host:port or unix:/path";

@@ -18,7 +18,7 @@ const CANTOPEN: c_int = 14;
 
 /// Defines an exported function that calls `$body` with one argument more: the caller's address.
 macro_rules! interpose {
-    ($(#[$doc:meta])* fn $name:ident($($arg:ident: $ty:ty),*), $x86_64:literal, $aarch64:literal, $body:ident) => {
+    ($(#[$doc:meta])* fn $name:ident($($arg:ident: $ty:ty),*) -> $ret:ty, $x86_64:literal, $aarch64:literal, $body:ident) => {
         $(#[$doc])*
         ///
         /// # Safety
@@ -26,7 +26,7 @@ macro_rules! interpose {
         #[cfg(target_arch = "x86_64")]
         #[unsafe(no_mangle)]
         #[unsafe(naked)]
-        pub unsafe extern "C" fn $name($($arg: $ty),*) -> c_int {
+        pub unsafe extern "C" fn $name($($arg: $ty),*) -> $ret {
             // At the first instruction the return address is on top of the stack.
             std::arch::naked_asm!(
                 concat!("mov ", $x86_64, ", [rsp]"),
@@ -42,7 +42,7 @@ macro_rules! interpose {
         #[cfg(target_arch = "aarch64")]
         #[unsafe(no_mangle)]
         #[unsafe(naked)]
-        pub unsafe extern "C" fn $name($($arg: $ty),*) -> c_int {
+        pub unsafe extern "C" fn $name($($arg: $ty),*) -> $ret {
             // At the first instruction the return address is in the link register.
             std::arch::naked_asm!(
                 concat!("mov ", $aarch64, ", x30"),
@@ -55,12 +55,12 @@ macro_rules! interpose {
 
 interpose! {
     /// SQLite's `sqlite3_open`, with the VFS in place.
-    fn sqlite3_open(name: *const c_char, db: *mut *mut sqlite3), "rdx", "x2", open
+    fn sqlite3_open(name: *const c_char, db: *mut *mut sqlite3) -> c_int, "rdx", "x2", open
 }
 
 interpose! {
     /// SQLite's `sqlite3_open16`, with the VFS in place.
-    fn sqlite3_open16(name: *const c_void, db: *mut *mut sqlite3), "rdx", "x2", open16
+    fn sqlite3_open16(name: *const c_void, db: *mut *mut sqlite3) -> c_int, "rdx", "x2", open16
 }
 
 interpose! {
@@ -70,12 +70,17 @@ interpose! {
         db: *mut *mut sqlite3,
         flags: c_int,
         vfs: *const c_char
-    ), "r8", "x4", open_v2
+    ) -> c_int, "r8", "x4", open_v2
 }
 
 interpose! {
     /// SQLite's `sqlite3_step`; a single statement that lost a conflict is run again.
-    fn sqlite3_step(statement: *mut c_void), "rsi", "x1", step
+    fn sqlite3_step(statement: *mut c_void) -> c_int, "rsi", "x1", step
+}
+
+interpose! {
+    /// SQLite's `sqlite3_errmsg`; a failure of ours is explained.
+    fn sqlite3_errmsg(db: *mut c_void) -> *const c_char, "rsi", "x1", errmsg
 }
 
 type Open = unsafe extern "C" fn(*const c_char, *mut *mut sqlite3) -> c_int;
@@ -120,6 +125,11 @@ unsafe extern "C" fn step(statement: *mut c_void, caller: Caller) -> c_int {
     unsafe { crate::step::step(statement, caller) }
 }
 
+unsafe extern "C" fn errmsg(db: *mut c_void, caller: Caller) -> *const c_char {
+    // SAFETY: the caller's argument, passed on.
+    unsafe { crate::errmsg::errmsg(db, caller) }
+}
+
 /// Sees to it that the library has the VFS, calls the real function, adds the SQL functions.
 ///
 /// If the VFS is wanted and cannot be had, nothing is opened: a program that is meant to work on
@@ -151,6 +161,7 @@ fn open_with(
         }
     };
     vfs.stay_default();
+    mvsqlite_vfs::forget_failure();
     let result = call(real.as_ptr());
     if result == 0 {
         // A failure here is the host's allocator's; the connection works without the functions.

@@ -55,6 +55,7 @@ statement_functions! {
     db_mutex = c"sqlite3_db_mutex": fn(Connection) -> Mutex;
     get_autocommit = c"sqlite3_get_autocommit": fn(Connection) -> c_int;
     extended_errcode = c"sqlite3_extended_errcode": fn(Connection) -> c_int;
+    errstr = c"sqlite3_errstr": fn(c_int) -> *const c_char;
     prepare_v2 = c"sqlite3_prepare_v2":
         fn(Connection, *const c_char, c_int, *mut Statement, *mut *const c_char) -> c_int;
     column_int = c"sqlite3_column_int": fn(Statement, c_int) -> c_int;
@@ -110,6 +111,22 @@ impl Statements {
     pub(crate) unsafe fn extended_code(&self, statement: Statement) -> c_int {
         // SAFETY: the caller's.
         unsafe { (self.extended_errcode)((self.db_handle)(statement)) }
+    }
+
+    /// The extended code of a connection's last failure, and SQLite's text for that code.
+    ///
+    /// # Safety
+    /// `db` is a connection of this library, or null.
+    pub(crate) unsafe fn code_and_its_text(
+        &self,
+        db: Connection,
+    ) -> (c_int, Option<&'static CStr>) {
+        // SAFETY: the caller's; the texts of codes are constants of the library.
+        unsafe {
+            let code = (self.extended_errcode)(db);
+            let text = (self.errstr)(code);
+            (code, (!text.is_null()).then(|| CStr::from_ptr(text)))
+        }
     }
 
     /// # Safety

@@ -45,6 +45,7 @@ pub(crate) unsafe fn step(statement: Statement, caller: Caller) -> c_int {
         // SAFETY: the caller's.
         return unsafe { (site.step)(statement) };
     };
+    mvsqlite_vfs::forget_failure();
     // SAFETY: the statement belongs to the library that the caller uses.
     let may_run_again = unsafe { statements.begins_own_transaction(statement) };
     // SAFETY: the caller's.

@@ -2,7 +2,7 @@
 //! text that `xGetLastError` gives. All three are made here and nowhere else.
 
 use std::any::Any;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ffi::c_int;
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -55,6 +55,19 @@ impl From<mvsqlite::Error> for Failure {
 thread_local! {
     /// SQLite asks for the text in a call of its own, on the same thread, right after a failure.
     static LAST_MESSAGE: RefCell<String> = const { RefCell::new(String::new()) };
+    /// The code of the last failure since [`forget_failure`].
+    static LAST_CODE: Cell<Option<c_int>> = const { Cell::new(None) };
+}
+
+/// This thread's last failure since [`forget_failure`]: its result code and its message.
+pub fn last_failure() -> Option<(c_int, String)> {
+    let code = LAST_CODE.try_with(Cell::get).ok().flatten()?;
+    Some((code, last_message()))
+}
+
+/// What failed up to here is of no interest any more.
+pub fn forget_failure() {
+    let _ = LAST_CODE.try_with(|last| last.set(None));
 }
 
 /// The message of this thread's last failure.
@@ -122,6 +135,7 @@ fn report(api: &Api, failure: &Failure) {
     if failure.code == code::BUSY {
         return;
     }
+    let _ = LAST_CODE.try_with(|last| last.set(Some(failure.code)));
     api.log(failure.code, &failure.message);
     if echoed() {
         // Whoever asked for it may have closed it.

@@ -47,6 +47,7 @@ mod temporary_file;
 mod vfs;
 
 pub use api::{Api, MissingFunction};
+pub use failure::{forget_failure, last_failure};
 pub use ffi::sqlite3;
 pub use registration::RegisterError;
 pub use routines::{ApiRoutines, UnusableRoutines};

@@ -54,10 +54,41 @@ fn a_wrong_configuration_leaves_in_memory_and_unmapped_files_alone() {
 #[test]
 fn nothing_is_printed_unless_asked() {
     let mut shell = Program::new("sqlite3", &["app.db", MAKE]).env("MVSQLITE_DATA_PLANE", "?");
-    assert_eq!(
-        shell.run().err,
-        "Error: unable to open database \"app.db\": unable to open database file"
+    // What the program prints itself: SQLite's text, and what it cannot know.
+    let err = shell.run().err;
+    let expected = "Error: unable to open database \"app.db\": unable to open database file: \
+                    mvSQLite is misconfigured";
+    assert!(
+        err.starts_with(expected) && err.lines().count() == 1,
+        "{err}"
     );
+}
+
+#[test]
+fn a_program_is_told_why_a_call_failed_and_only_of_failures_of_ours() {
+    let mut shell = Program::new(
+        "sqlite3",
+        &[
+            ":memory:",
+            ".open missing-namespace",
+            ".open /nowhere/plain.db?vfs=unix",
+            "SELECT * FROM no_such_table",
+        ],
+    )
+    .env("MVSQLITE_DATA_PLANE", &server().url)
+    .env("MVSQLITE_DB_NAME_MAP", "missing-namespace=missing")
+    .env("MVSQLITE_ONLY_MAPPED", "1");
+    let err = shell.run().err;
+    let lines: Vec<&str> = err.lines().collect();
+    let missing = lines.iter().find(|line| line.contains("missing-namespace"));
+    let missing = missing.unwrap_or_else(|| panic!("{err}"));
+    assert!(
+        missing.contains("unable to open database file: cannot open mvSQLite"),
+        "{err}"
+    );
+    let plain = lines.iter().find(|line| line.contains("/nowhere"));
+    let plain = plain.unwrap_or_else(|| panic!("{err}"));
+    assert!(plain.ends_with("unable to open database file"), "{err}");
 }
 
 #[test]

@@ -18,6 +18,7 @@ fn nothing_but_the_interposed_functions_is_exported() {
         .collect();
     symbols.sort_unstable();
     let interposed = [
+        "sqlite3_errmsg",
         "sqlite3_open",
         "sqlite3_open16",
         "sqlite3_open_v2",
