@@ -8,6 +8,7 @@
 //!
 //! Content read back has the hash it is asked by, or is refused as corrupt.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -245,16 +246,17 @@ async fn try_collect(ctx: &Context, due: &[Expiry]) -> Result<u64, Failure> {
     let mut txn = ctx.begin(Freshness::Strict);
     let named = due.iter().map(|expiry| old_pages(ctx, &*txn, expiry));
     let named = side_by_side(named.collect()).await?;
-    let mut gone = 0;
+    // A page that was touched several times has as many entries.
+    let mut gone = BTreeSet::new();
     for (expiry, hashes) in due.iter().zip(named) {
-        gone += hashes.len() as u64;
-        for hash in hashes {
-            forget(ctx, &mut *txn, expiry.namespace, &hash);
-        }
+        gone.extend(hashes.into_iter().map(|hash| (expiry.namespace, hash)));
         txn.clear(&ctx.keys.expiry(expiry));
     }
+    for (id, hash) in &gone {
+        forget(ctx, &mut *txn, *id, hash);
+    }
     txn.commit().await?;
-    Ok(gone)
+    Ok(gone.len() as u64)
 }
 
 /// Looks at the uploaded pages of one namespace, behind a hash and in a bounded number, and forgets

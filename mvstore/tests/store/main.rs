@@ -21,3 +21,4 @@ mod settle;
 mod stage;
 mod support;
 mod truncate;
+mod waiting;
