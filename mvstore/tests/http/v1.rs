@@ -3,6 +3,7 @@
 mod client;
 mod commits;
 mod examples;
+mod forks;
 mod locks;
 mod options;
 mod refusals;
