@@ -23,13 +23,14 @@ fn a_program_that_never_expects_commit_to_fail_runs_as_on_a_local_file() {
     let store = Store::start();
     let local = store.scratch().join("local.db");
     let expected = habits(&Client::local(), local.to_str().unwrap());
-    for (namespace, client) in [
-        ("debian", exclusive(&store)),
-        ("newest", exclusive(&store).with_newest_sqlite()),
-    ] {
-        store.create_namespace(namespace);
-        assert_eq!(habits(&client, namespace), expected);
-    }
+    // Asked for by the client.
+    store.create_namespace("asked");
+    let newest = exclusive(&store).with_newest_sqlite();
+    assert_eq!(habits(&newest, "asked"), expected);
+    // As a property of the namespace.
+    let body = r#"{"key":"set","concurrency":"exclusive"}"#;
+    assert_eq!(store.admin("create_namespace", body).0, 201);
+    assert_eq!(habits(&Client::of(&store), "set"), expected);
     store.finish();
 }
 
