@@ -43,7 +43,6 @@ impl DatabaseFile {
 
     fn try_read(&mut self, offset: u64, buffer: &mut [u8]) -> Result<Read, Cause> {
         self.check_process()?;
-        buffer.fill(0);
         if self.transaction.is_none() {
             let snapshot = self.unlocked_snapshot()?;
             let counter = self.counter.held();
@@ -122,14 +121,17 @@ impl Extent {
                 return Err(Cause::Misuse("a read beyond the last page there can be"));
             };
             let target = &mut buffer[done as usize..(done + end - start) as usize];
-            if let Some(content) = page(index, start..end)? {
-                // Every page has the full size: checked where it came in.
-                if let Some(bytes) = content.get(start as usize..end as usize) {
-                    target.copy_from_slice(bytes);
-                }
+            let content = page(index, start..end)?;
+            // Every page has the full size: checked where it came in.
+            let bytes = content.as_ref();
+            match bytes.and_then(|content| content.get(start as usize..end as usize)) {
+                Some(bytes) => target.copy_from_slice(bytes),
+                None => target.fill(0),
             }
             done += end - start;
         }
+        // Behind the end of the file.
+        buffer[done as usize..].fill(0);
         match there == buffer.len() as u64 {
             true => Ok(Read::Full),
             false => Ok(Read::Short(there as usize)),
