@@ -52,7 +52,7 @@ pub(crate) struct Bounds {
     pub fold_pages: usize,
     /// Most of them that are read at once with their content.
     pub fold_chunk: u32,
-    /// Bytes after which a step of folding is large enough.
+    /// Bytes of content read after which a step of folding is large enough.
     pub fold_bytes: u64,
 }
 

@@ -305,8 +305,8 @@ impl Fold<'_> {
         let bounds = &ctx.bounds;
         let lineage = Lineage::read(ctx, txn, id, guard).await?;
         let chunk = u64::from(bounds.fold_chunk).min(bounds.fold_pages as u64);
-        let mut looked_at = 0;
-        while looked_at < bounds.fold_pages as u64 && txn.approximate_bytes() < bounds.fold_bytes {
+        let (mut looked_at, mut bytes) = (0, 0);
+        while looked_at < bounds.fold_pages as u64 && bytes < bounds.fold_bytes {
             let Some(begin) = self.next_page(txn, &lineage, next).await? else {
                 return Ok(FoldCursor::DONE);
             };
@@ -315,8 +315,9 @@ impl Fold<'_> {
             let indexes =
                 (u64::from(begin)..end).filter_map(|index| PageIndex::try_from(index).ok());
             let indexes: Vec<_> = indexes.collect();
-            let pages = self.pages_at_layer(txn, &lineage, &indexes).await?;
+            let (pages, read) = self.pages_at_layer(txn, &lineage, &indexes).await?;
             self.write(txn, pages);
+            bytes += read;
             looked_at += chunk;
             next = end;
         }
@@ -326,30 +327,35 @@ impl Fold<'_> {
         })
     }
 
-    /// What pages become at the layer's version, where that is not what is below it anyway.
+    /// What pages become at the layer's version, where that is not what is below it anyway; and how
+    /// many bytes of content were read for that.
     async fn pages_at_layer(
         &self,
         txn: &dyn Transaction,
         lineage: &Lineage,
         indexes: &[PageIndex],
-    ) -> Result<Vec<Found>, Failure> {
+    ) -> Result<(Vec<Found>, u64), Failure> {
+        let bytes_of = |pages: &[Found]| pages.iter().map(Found::len).sum::<u64>();
         let view = View::new(self.ctx, txn, lineage);
         let below = predecessor(self.layer.at);
         let below = view.find(self.id, below, indexes).await?;
+        let bytes = bytes_of(&below);
         let LayerKind::Restore { to } = self.layer.kind else {
             let visible = below.into_iter().filter(|page| page.content.is_some());
             let absent = visible.map(|page| Found {
                 content: None,
                 ..page
             });
-            return Ok(absent.collect());
+            return Ok((absent.collect(), bytes));
         };
         let changed: Vec<_> = below.into_iter().filter(|page| page.from > to).collect();
         let indexes: Vec<_> = changed.iter().map(|page| page.index).collect();
         let restored = view.find(self.id, to, &indexes).await?;
+        let bytes = bytes + bytes_of(&restored);
         let pairs = restored.into_iter().zip(changed);
         let differing = pairs.filter(|(restored, below)| restored.content != below.content);
-        Ok(differing.map(|(restored, _)| restored).collect())
+        let differing = differing.map(|(restored, _)| restored);
+        Ok((differing.collect(), bytes))
     }
 
     fn write(&mut self, txn: &mut dyn Transaction, pages: Vec<Found>) {

@@ -55,7 +55,7 @@ impl Family {
         let f = Fixture::with_options(Arc::new(MemoryEngine::new()), seed, |options| {
             options.knobs = knobs;
             // With a cache and without: it must be right, and it hides what is stored.
-            if seed % 3 > 0 {
+            if !seed.is_multiple_of(3) {
                 options.page_cache_bytes = 0;
             }
         })

@@ -5,6 +5,7 @@
 mod catalog;
 mod commit;
 mod family;
+mod forks;
 mod group;
 mod group_model;
 mod history;
