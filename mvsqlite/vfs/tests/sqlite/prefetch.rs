@@ -126,3 +126,27 @@ fn a_long_row_is_fetched_in_a_few_requests() {
     assert!(requests < 40, "{requests} requests for {pages} pages");
     expect_few_repeated("blob");
 }
+
+#[test]
+fn what_was_fetched_on_a_guess_and_not_read_conflicts_with_nobody() {
+    let name = "guessed-not-read";
+    let reader = cold(name);
+    let writer = open(name);
+    reader.execute_batch("BEGIN").unwrap();
+    let sql = "SELECT count(body) FROM (SELECT body FROM t ORDER BY id LIMIT 500)";
+    assert_eq!(text(&reader, sql), "500");
+    // Some 50 leaves further on: fetched, unless the scan was never that far ahead.
+    let set = |connection: &Connection, id: u32| {
+        let sql = format!("UPDATE t SET body = randomblob(80) WHERE id = {id}");
+        connection.execute_batch(&sql)
+    };
+    set(&writer, 900).unwrap();
+    set(&reader, 10).unwrap();
+    reader.execute_batch("COMMIT").unwrap();
+    // What was read does conflict.
+    reader.execute_batch("BEGIN").unwrap();
+    assert_eq!(text(&reader, sql), "500");
+    set(&writer, 100).unwrap();
+    set(&reader, 10).unwrap();
+    reader.execute_batch("COMMIT").unwrap_err();
+}
