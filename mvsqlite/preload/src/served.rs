@@ -70,9 +70,9 @@ pub(crate) fn serve(scope: &Scope) -> Served {
     };
     // Without a free entry the library goes unserved, and is refused again at its next open.
     let free = ENTRIES.iter().find(|entry| entry.get().is_none());
-    match free.map(|free| free.set(entry)) {
-        Some(Ok(())) => vfs.map_or(Served::Unusable, Served::By),
-        _ => Served::Unusable,
+    match free.is_some_and(|free| free.set(entry).is_ok()) {
+        true => vfs.map_or(Served::Unusable, Served::By),
+        false => Served::Unusable,
     }
 }
 
