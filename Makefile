@@ -78,6 +78,10 @@ $(NEWEST_SQLITE): scripts/build-newest-sqlite.sh Cargo.lock
 bench: release ## Ratios to a local SQLite file; BENCH="--only scan" picks workloads
 	$(CARGO) run --release --locked -p mvsqlite-bench -- --mvstore $(MVSTORE) $(BENCH)
 
+.PHONY: bench-large
+bench-large: release ## One transaction of 2 GB beside a local file (20 GB of disk); LARGE="--bytes 500000000" is smaller
+	scripts/bench-large.py $(LARGE)
+
 .PHONY: bench-scale
 bench-scale: release ## Clients, history, namespaces, idle (about 10 min); SCALE="clients" picks, SCALE="--one-in 50" tries
 	$(CARGO) run --release --locked -p mvsqlite-bench -- --mvstore $(MVSTORE) scale $(SCALE)
