@@ -48,7 +48,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use mvsqlite_protocol::v2::Concurrency;
-use mvsqlite_protocol::{DatabaseName, Moment, PageIndex, PageSet, Version};
+use mvsqlite_protocol::{DatabaseName, Moment, PageIndex, PageSet, ReadVersion, Version};
 
 pub(crate) use cache::PageCache;
 pub use code::SqliteCode;
@@ -143,6 +143,8 @@ pub struct DatabaseFile {
     claim: Option<Arc<Claim>>,
     /// The connection whose transaction this database takes part in now.
     joined: Option<ConnectionId>,
+    /// A moment of its connection that is too old to be written on.
+    overtaken_at: Option<ReadVersion>,
     /// Its last commit was kept back by a commit group, which will say its version here.
     in_group: Option<Arc<OnceLock<Version>>>,
     /// What `PRAGMA page_size` last asked for.
@@ -244,6 +246,7 @@ impl DatabaseFile {
             prefetch,
             claim: None,
             joined: None,
+            overtaken_at: None,
             in_group: None,
             asked_page_size: None,
             last_error: None,

@@ -117,7 +117,17 @@ impl DatabaseFile {
         let shared = self.remote.env.shared();
         let moment = shared.lock_connections().moment(connection)?;
         let seen = self.last_known.is_none_or(|seen| moment.sees(seen));
-        seen.then_some(moment)
+        (seen && self.overtaken_at != Some(moment)).then_some(moment)
+    }
+
+    /// Under a lease this database cannot be written on a snapshot of the connection's moment, since
+    /// others have committed here. Waiting would not help: its next snapshot is the newest one, as
+    /// that of an attached database is in SQLite's own WAL mode. COMMIT checks what was read anyway.
+    pub(super) fn leave_moment(&mut self) {
+        let shared = self.remote.env.shared();
+        self.overtaken_at = self
+            .connection
+            .and_then(|connection| shared.lock_connections().moment(connection));
     }
 
     /// Joins the connection's transaction: a snapshot was taken.

@@ -51,6 +51,7 @@ impl DatabaseFile {
         let snapshot = &mut transaction.snapshot;
         if snapshot.version < grant.head {
             note_refusal(&self.remote.env, claim, self.identity, Duration::ZERO);
+            self.leave_moment();
             return Err(Cause::Overtaken);
         }
         // Above the head that came with the grant only if the lease was lost since. Also if it was kept

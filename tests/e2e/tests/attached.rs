@@ -190,3 +190,22 @@ fn a_conflict_in_an_attached_database_undoes_the_main_one_too() {
     assert_eq!(session.value(amounts), "1 1");
     store.finish();
 }
+
+/// A write in exclusive mode waited for nothing until the busy timeout was over: the attached database
+/// had been written by others since the transaction began to read the main one, and each retry took a
+/// snapshot of that same moment again.
+#[test]
+fn in_exclusive_mode_an_attached_database_is_written_on_its_newest_version() {
+    let store = banks();
+    let client = Client::of(&store).env("MVSQLITE_CONCURRENCY", "exclusive");
+    let mut session = Session::open(&client, ONE).unwrap();
+    session.ok(&format!("ATTACH '{OTHER}' AS other"));
+    session.ok("BEGIN");
+    assert_eq!(session.value("SELECT sum(amount) FROM account"), "16000");
+    client.query(OTHER, "UPDATE account SET amount = 5 WHERE id = 1");
+    session.ok("UPDATE other.account SET amount = amount + 7 WHERE id = 1");
+    session.ok("COMMIT");
+    let amount = "SELECT amount FROM other.account WHERE id = 1";
+    assert_eq!(session.value(amount), "12");
+    store.finish();
+}
