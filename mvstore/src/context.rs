@@ -14,6 +14,7 @@ use crate::kv::{Engine, Freshness, Isolation, KvError, Transaction};
 use crate::layout::{CatalogEntry, Guard, Keyspace, Malformed, decode_version};
 use crate::page::{PageCache, PageOneCache, StageTurns};
 use crate::store::StoreOptions;
+use crate::v1::Slots;
 
 /// An opened store's parts.
 pub(crate) struct Context {
@@ -24,8 +25,8 @@ pub(crate) struct Context {
     pub(crate) limits: Limits,
     pub(crate) bounds: Bounds,
     pub(crate) page_one: PageOneCache,
-    /// One permit for each commit of protocol v1 that gathers many pages.
-    pub(crate) v1_gathers: Arc<Semaphore>,
+    /// Commits of protocol v1 that gather many pages.
+    pub(crate) v1_slots: Slots,
     pub(crate) page_cache: PageCache,
     /// One permit for each large commit under way.
     pub(crate) large_commits: Arc<Semaphore>,

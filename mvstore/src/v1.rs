@@ -5,6 +5,7 @@
 //! | `stat` | the newest version, and which pages changed since another |
 //! | `read` | pages by version or by content |
 //! | `commit`, `gather` | commits, and the contents of what they name |
+//! | `slots` | few large commits at once, and each once |
 //!
 //! What differs from our own protocol:
 //! - A version may be any number, also one between commits.
@@ -16,10 +17,12 @@
 mod commit;
 mod gather;
 mod read;
+mod slots;
 mod stat;
 
 pub use commit::{CommitError, CommitRules, Committed};
 pub use read::{ReadItem, ReadPage};
+pub(crate) use slots::Slots;
 pub use stat::{Stat, StatRequest};
 
 use mvsqlite_protocol::v1::{CommitBody, PageHash};

@@ -15,6 +15,7 @@ use crate::layout::{
     FIRST_GENERATION, GENERATION, Keyspace, PageValue, StoreFormat, decode_version,
 };
 use crate::page::{MAX_CHUNKS, MAX_RANGES, PageCache, PageOneCache, StageTurns};
+use crate::v1::Slots;
 
 /// Most bytes of pages that travel in one call, whatever the engine would take.
 const MOST_INLINE_BYTES: u64 = 16 << 20;
@@ -31,8 +32,6 @@ const FOLD_BYTES: u64 = 4 << 20;
 /// Large commits under way at once; the others wait. One may take as much memory as the engine's
 /// transactions take bytes, and a request that cuts a database off asks for it in a few of them.
 const LARGE_COMMITS: usize = 2;
-/// Commits of protocol v1 that gather many pages at once, up to what one commit may bring inline.
-const V1_GATHERS: usize = 8;
 
 /// Opens the store, or makes it.
 pub(super) async fn open(
@@ -70,7 +69,7 @@ pub(super) async fn open(
         limits,
         bounds,
         page_one: PageOneCache::default(),
-        v1_gathers: Arc::new(Semaphore::new(V1_GATHERS)),
+        v1_slots: Slots::default(),
         page_cache: PageCache::new(page_cache_bytes),
         large_commits: Arc::new(Semaphore::new(LARGE_COMMITS)),
         stage_turns: StageTurns::default(),

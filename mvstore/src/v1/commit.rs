@@ -68,6 +68,11 @@ pub(super) async fn commit(
     rules: CommitRules,
     body: &CommitBody<'_>,
 ) -> Result<Committed, CommitError> {
+    // Before anything is looked at, so that what another sending has done meanwhile is found.
+    let _slot = match is_large(body) {
+        true => Some(ctx.v1_slots.take(body.key).await),
+        false => None,
+    };
     let (targets, decided) = look(ctx, body).await?;
     match decided {
         Some(Outcome::Committed { version, .. }) => {
@@ -79,7 +84,7 @@ pub(super) async fn commit(
         Some(Outcome::Aborted) => return Err(StoreError::Aborted { key: body.key }.into()),
         None => (),
     }
-    let (contents, _place) = gather::gather(ctx, body.key, &targets).await?;
+    let contents = gather::gather(ctx, body.key, &targets).await?;
     let by_pages = is_judged_by_pages(rules, body);
     let bases: Vec<(NamespaceId, Version, &str)> = targets
         .iter()
@@ -110,6 +115,12 @@ pub(super) async fn commit(
         }
     }
     Ok(Committed { version, changelog })
+}
+
+/// Whether a commit names so many uploaded pages that gathering them takes its time, and memory.
+fn is_large(body: &CommitBody<'_>) -> bool {
+    let pages = body.namespaces.iter().flat_map(|part| &part.pages);
+    pages.filter(|page| page.data.is_none()).count() > gather::PAGES_A_BATCH
 }
 
 fn is_judged_by_pages(rules: CommitRules, body: &CommitBody<'_>) -> bool {

@@ -6,6 +6,11 @@
 
 use std::collections::BTreeMap;
 
+use super::commit::{CommitError, Target};
+use crate::context::{Context, Failure, Reruns};
+use crate::error::StoreError;
+use crate::kv::Freshness;
+use crate::page::{find_waiting, hash_of, keep_waiting, stage_as};
 use bytes::Bytes;
 use mvsqlite_protocol::page::staged_sum;
 use mvsqlite_protocol::v1::PageHash;
@@ -13,16 +18,9 @@ use mvsqlite_protocol::v2::{PAGE_1, StageRef, StageRequest};
 use mvsqlite_protocol::{
     IdempotencyKey, NamespaceId, PageData, PageIndex, PageSet, ReadVersion, StageId,
 };
-use tokio::sync::OwnedSemaphorePermit;
-
-use super::commit::{CommitError, Target};
-use crate::context::{Context, Failure, Reruns};
-use crate::error::StoreError;
-use crate::kv::Freshness;
-use crate::page::{find_waiting, hash_of, keep_waiting, stage_as};
 
 /// Uploaded pages read in one transaction.
-const PAGES_A_BATCH: usize = 64;
+pub(super) const PAGES_A_BATCH: usize = 64;
 
 /// What a commit puts into a namespace.
 #[derive(Debug, Default)]
@@ -47,40 +45,24 @@ enum Source<'a> {
 /// Pages by index; where a commit names one twice, the later counts.
 type Sources<'a> = BTreeMap<PageIndex, Source<'a>>;
 
-/// Gathers the contents of all namespaces. A commit that takes much memory holds a place among few
-/// until it is done.
+/// Gathers the contents of all namespaces.
 pub(super) async fn gather(
     ctx: &Context,
     key: IdempotencyKey,
     targets: &[Target<'_>],
-) -> Result<(Vec<Contents>, Option<OwnedSemaphorePermit>), CommitError> {
-    let mut sources = Vec::new();
-    for target in targets {
-        sources.push(sources_of(target)?);
-    }
-    let uploaded: usize = sources.iter().map(|sources| hashes(sources).len()).sum();
-    let place = match uploaded > PAGES_A_BATCH {
-        true => Some(place(ctx).await?),
-        false => None,
-    };
+) -> Result<Vec<Contents>, CommitError> {
     let mut room = ctx.limits.inline_bytes;
     let mut all = Vec::new();
-    for (target, sources) in targets.iter().zip(&sources) {
-        keep_waiting(ctx, target.id, &hashes(sources)).await?;
-        let contents = match inline(ctx, target.id, sources, &mut room).await? {
+    for target in targets {
+        let sources = sources_of(target)?;
+        keep_waiting(ctx, target.id, &hashes(&sources)).await?;
+        let contents = match inline(ctx, target.id, &sources, &mut room).await? {
             Some(contents) => contents,
-            None => staged(ctx, key, target, sources, &mut room).await?,
+            None => staged(ctx, key, target, &sources, &mut room).await?,
         };
         all.push(contents);
     }
-    Ok((all, place))
-}
-
-async fn place(ctx: &Context) -> Result<OwnedSemaphorePermit, StoreError> {
-    let place = ctx.v1_gathers.clone().acquire_owned().await;
-    place.map_err(|error| StoreError::Internal {
-        reason: format!("commits are not let in: {error}"),
-    })
+    Ok(all)
 }
 
 fn sources_of<'a>(target: &Target<'a>) -> Result<Sources<'a>, CommitError> {
@@ -139,42 +121,36 @@ async fn uploaded(
     }
 }
 
-/// All pages inline; `None` if there is no room for them. Then all uploaded ones are known to be there.
+/// All pages inline; `None` if there is no room for them.
 async fn inline(
     ctx: &Context,
     id: NamespaceId,
     sources: &Sources<'_>,
     room: &mut u64,
 ) -> Result<Option<Contents>, CommitError> {
+    if sources.len() as u64 > ctx.limits.commit_pages {
+        return Ok(None);
+    }
     let mut contents = Contents::default();
-    let mut left = Some(*room);
-    let mut put = |contents: &mut Contents, index, content: &[u8]| {
-        left = left.and_then(|left| left.checked_sub(content.len() as u64));
-        if left.is_some() {
-            contents.pages.push(page(index, content));
-        } else {
-            contents.pages = Vec::new();
-        }
-    };
+    let mut left = *room;
     let entries: Vec<_> = sources.iter().collect();
     for batch in entries.chunks(PAGES_A_BATCH) {
         let mut found = uploaded(ctx, id, &hashes_of(batch)).await?.into_iter();
         for (index, source) in batch {
-            match source {
+            let content = match source {
                 Source::Brought(content, hash) => {
-                    put(&mut contents, **index, content);
                     contents.noted.push((**index, *hash));
+                    Bytes::copy_from_slice(content)
                 }
-                Source::Uploaded(_) => {
-                    let content = found.next().ok_or(CommitError::BadReference)?;
-                    put(&mut contents, **index, &content);
-                }
-            }
+                Source::Uploaded(_) => found.next().ok_or(CommitError::BadReference)?,
+            };
+            let Some(rest) = left.checked_sub(content.len() as u64) else {
+                return Ok(None);
+            };
+            left = rest;
+            contents.pages.push(page(**index, &content));
         }
     }
-    let Some(left) = left.filter(|_| entries.len() as u64 <= ctx.limits.commit_pages) else {
-        return Ok(None);
-    };
     *room = left;
     Ok(Some(contents))
 }
