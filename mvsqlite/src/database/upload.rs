@@ -42,14 +42,11 @@ pub(super) use held::HeldPages;
 
 /// Most batches of a transaction that are under way at once.
 const MOST_IN_FLIGHT: usize = 3;
-/// Most page content of a batch, in bytes. Smaller batches would cost more fsyncs, larger ones would
-/// leave the store idle while they fill.
-const MOST_BATCH_BYTES: u64 = 2 << 20;
+/// Most page content of a batch, in bytes. Smaller batches would cost more fsyncs, larger ones more
+/// memory.
+const MOST_BATCH_BYTES: u64 = 4 << 20;
 /// Pages of the batch that makes the stage.
 const FIRST_BATCH_PAGES: usize = 16;
-/// Most page content that a commit brings inline beside a stage, in bytes: more is faster in several
-/// batches at once.
-const MOST_INLINE_BYTES: u64 = 4 << 20;
 /// Uploading begins with this much page content, in bytes, or earlier.
 const MOST_UNSENT_BYTES: u64 = 4 << 20;
 /// Most pages that one batch takes out of the stage.
@@ -173,7 +170,8 @@ impl Upload {
         room: usize,
         channel: &mut Channel<'_>,
     ) -> Result<Option<StageRef>, Cause> {
-        let room = room.min(channel.pages(MOST_INLINE_BYTES));
+        // One request and one fsync for what is left, as far as the memory for it goes.
+        let room = room.min(channel.budget() / 2);
         loop {
             self.take_note(self.mailbox.collect(), held, channel)?;
             while self.may_start() {
