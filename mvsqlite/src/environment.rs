@@ -25,7 +25,14 @@ pub struct Environment {
     system: Arc<dyn System>,
     shared: Arc<PerProcess<Shared>>,
     next_file: Arc<AtomicU64>,
+    /// The server that it goes to, if not to those of the configuration.
+    server: Option<Server>,
+    /// What its requests carry besides.
+    headers: Vec<Header>,
 }
+
+/// A header of a request: its name and its value.
+type Header = (&'static str, String);
 
 /// What belongs to one process and not to its children.
 pub(crate) struct Shared {
@@ -109,11 +116,18 @@ impl Environment {
             system,
             config: Arc::new(config),
             next_file: Arc::new(AtomicU64::new(1)),
+            server: None,
+            headers: Vec::new(),
         })
     }
 
-    /// The same process over another transport.
-    fn over(&self, transport: Arc<dyn Transport>) -> Arc<Self> {
+    /// The same process over another transport, which goes to this server with these headers.
+    fn over(
+        &self,
+        transport: Arc<dyn Transport>,
+        server: Option<Server>,
+        headers: &[Header],
+    ) -> Arc<Self> {
         let system = Arc::clone(&self.system);
         Arc::new(Self {
             plane: DataPlane::new(Arc::clone(&transport), system, self.config.timeout),
@@ -122,7 +136,15 @@ impl Environment {
             shared: Arc::clone(&self.shared),
             config: Arc::clone(&self.config),
             next_file: Arc::clone(&self.next_file),
+            server,
+            headers: headers.to_vec(),
         })
+    }
+
+    /// Whether a request of the one could be sent by the other: same process, server and headers.
+    pub(crate) fn is_as_good_as(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+            && (&self.server, &self.headers) == (&other.server, &other.headers)
     }
 
     /// What a name that begins with a server's URL is opened with.
@@ -130,15 +152,18 @@ impl Environment {
         let shared = self.shared();
         let mut elsewhere = shared.lock_elsewhere();
         let entry = elsewhere.entry(server.clone());
-        let env = entry
-            .or_insert_with(|| self.over(http_transport(&self.config, &[server], &self.system)));
+        let env = entry.or_insert_with(|| {
+            let servers = std::slice::from_ref(&server);
+            let transport = http_transport(&self.config, servers, &self.system);
+            self.over(transport, Some(server), &[])
+        });
         Arc::clone(env)
     }
 
     /// The same process with these headers on each of its requests; none with nothing to carry them.
-    pub(crate) fn with_headers(self: &Arc<Self>, headers: &[(&'static str, String)]) -> Arc<Self> {
+    pub(crate) fn with_headers(self: &Arc<Self>, headers: &[Header]) -> Arc<Self> {
         match self.transport.with_headers(headers) {
-            Some(transport) => self.over(transport),
+            Some(transport) => self.over(transport, self.server.clone(), headers),
             None => Arc::clone(self),
         }
     }
@@ -196,4 +221,29 @@ fn http_transport(
         Some(token) => transport.with_token(token),
         None => transport,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// With a lock owner in the configuration each database has an environment of its own, and a
+    /// COMMIT over two of them was refused as one over different stores.
+    #[test]
+    fn databases_opened_in_the_name_of_one_owner_can_commit_together() {
+        let server = |port| Server::Tcp {
+            host: "127.0.0.1".to_owned(),
+            port,
+        };
+        let env = Environment::new(Config {
+            servers: vec![server(1)],
+            ..Config::default()
+        });
+        let owned_by = |owner: &str| env.with_headers(&[("x-lock-owner", owner.to_owned())]);
+        assert!(owned_by("a").is_as_good_as(&owned_by("a")));
+        assert!(env.with_headers(&[]).is_as_good_as(&env));
+        assert!(!owned_by("a").is_as_good_as(&owned_by("b")));
+        assert!(!owned_by("a").is_as_good_as(&env));
+        assert!(!env.at_server(server(2)).is_as_good_as(&env));
+    }
 }

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use crate::database::Claim;
-use crate::environment::Environment;
+use crate::environment::{Environment, Shared};
 
 /// How long the thread stays when there is nothing to do.
 const LINGERS: Duration = Duration::from_secs(10);
@@ -28,8 +28,15 @@ pub(crate) struct Keeper {
 
 #[derive(Default)]
 struct State {
-    claims: Vec<Weak<Claim>>,
+    kept: Vec<Kept>,
     runs: bool,
+}
+
+/// A claim, and by what its lease was granted: another database may be on another server, or open in
+/// the name of another owner.
+struct Kept {
+    claim: Weak<Claim>,
+    env: Weak<Environment>,
 }
 
 impl Keeper {
@@ -38,24 +45,17 @@ impl Keeper {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// From now on looks after a claim, once for all leases that it will ever get.
-    pub(crate) fn adopt(&self, claim: &Arc<Claim>) {
-        let mut state = self.state();
-        state.claims.retain(|claim| claim.strong_count() > 0);
-        state.claims.push(Arc::downgrade(claim));
-    }
-
-    /// Sees to it that the thread runs.
-    pub(crate) fn wake(env: &Arc<Environment>) {
+    /// A lease was granted: from now on it is looked after, whether or not it is taken up.
+    pub(crate) fn watch(env: &Arc<Environment>, claim: &Arc<Claim>) {
         let shared = env.shared();
         {
             let mut state = shared.keeper.state();
-            if state.runs {
+            state.keep(env, claim);
+            if std::mem::replace(&mut state.runs, true) {
                 return;
             }
-            state.runs = true;
         }
-        let weak = Arc::downgrade(env);
+        let weak = Arc::downgrade(&shared);
         let started = env
             .system()
             .spawn("mvsqlite-lease", Box::new(move || run(&weak)));
@@ -65,40 +65,62 @@ impl Keeper {
     }
 
     /// Whether the thread may end: no lease was granted while it made up its mind.
-    fn retire(&self, env: &Environment) -> bool {
+    fn retire(&self) -> bool {
         // Whoever is granted a lease from here on makes a new thread; who was before is seen now.
         self.state().runs = false;
-        let claims = self.claims();
-        let needed = claims.iter().any(|claim| claim.tend(env).is_some());
+        let needed = self.tend().is_some();
         let mut state = self.state();
         let stays = needed && !state.runs;
         state.runs |= stays;
         !stays
     }
 
-    /// The claims that are still there.
-    fn claims(&self) -> Vec<Arc<Claim>> {
-        let state = self.state();
-        state.claims.iter().filter_map(Weak::upgrade).collect()
+    /// Does what has to be done now. Returns when there is more to do, if there is.
+    fn tend(&self) -> Option<Duration> {
+        let kept: Vec<_> = {
+            let state = self.state();
+            state.kept.iter().filter_map(Kept::upgrade).collect()
+        };
+        kept.iter().filter_map(|(claim, env)| claim.tend(env)).min()
     }
 }
 
-/// The thread's life. It holds the environment for as long as it takes to look around.
-fn run(env: &Weak<Environment>) {
+impl State {
+    fn keep(&mut self, env: &Arc<Environment>, claim: &Arc<Claim>) {
+        let mut known = self.kept.iter_mut();
+        match known.find(|kept| kept.claim.as_ptr() == Arc::as_ptr(claim)) {
+            Some(kept) if kept.env.as_ptr() == Arc::as_ptr(env) => {}
+            Some(kept) => kept.env = Arc::downgrade(env),
+            None => {
+                self.kept.retain(|kept| kept.claim.strong_count() > 0);
+                self.kept.push(Kept {
+                    claim: Arc::downgrade(claim),
+                    env: Arc::downgrade(env),
+                });
+            }
+        }
+    }
+}
+
+impl Kept {
+    fn upgrade(&self) -> Option<(Arc<Claim>, Arc<Environment>)> {
+        Some((self.claim.upgrade()?, self.env.upgrade()?))
+    }
+}
+
+/// The thread's life. It holds what belongs to the process for as long as it takes to look around.
+fn run(shared: &Weak<Shared>) {
     let mut idle = Duration::ZERO;
-    while let Some(env) = env.upgrade() {
-        let shared = env.shared();
-        let claims = shared.keeper.claims();
-        let next = claims.iter().filter_map(|claim| claim.tend(&env)).min();
-        drop(claims);
+    while let Some(shared) = shared.upgrade() {
+        let next = shared.keeper.tend();
         idle = match next {
             Some(_) => Duration::ZERO,
             None => idle + IDLE_PAUSE,
         };
-        if idle > LINGERS && shared.keeper.retire(&env) {
+        if idle > LINGERS && shared.keeper.retire() {
             return;
         }
-        drop((shared, env));
+        drop(shared);
         std::thread::sleep(next.unwrap_or(IDLE_PAUSE).max(Duration::from_millis(1)));
     }
 }

@@ -6,7 +6,7 @@
 //!
 //! From the first staged COMMIT on no transaction begins on this thread: it would have to read what
 //! is not committed. Whatever becomes of the group, each connection drops its cache at its next
-//! transaction. A group belongs to its thread and process, and ends with them as if rolled back.
+//! transaction. Write leases stay with the group, are renewed, and end with it. A group belongs to its thread and process, and ends with them as if rolled back.
 
 use std::cell::RefCell;
 use std::sync::{Arc, OnceLock};
@@ -16,6 +16,7 @@ use mvsqlite_protocol::Version;
 use super::cache::{Identity, OwnCommit};
 use super::error::Cause;
 use super::group::{Assembly, Written};
+use super::lease::GroupLease;
 use super::remote::lock_cache;
 use crate::environment::Environment;
 
@@ -64,6 +65,8 @@ pub(super) struct StagedFile {
     pub(super) written: Written,
     /// Where the handle will look for the version.
     pub(super) version: Arc<OnceLock<Version>>,
+    /// Its write lease, if it wrote under one.
+    pub(super) lease: Option<GroupLease>,
 }
 
 /// Runs something with this thread's group. `None` if the thread is ending.
@@ -123,6 +126,9 @@ pub fn commit_commit_group() -> Result<Option<Version>, CommitGroupError> {
         cause => CommitGroupError::Failed(cause),
     })?;
     for file in staged.files {
+        if let Some(lease) = &file.lease {
+            lease.returned();
+        }
         let at = namespaces
             .iter()
             .position(|id| *id == file.identity.namespace);
@@ -172,7 +178,7 @@ pub(super) fn stage(env: &Arc<Environment>, assembly: Assembly) -> Result<(), Ca
             return Err(Cause::Misuse("a commit group that is not open"));
         };
         match &mut group.staged {
-            Some(staged) if !Arc::ptr_eq(&staged.env, env) => Err(Cause::SeveralStores),
+            Some(staged) if !staged.env.is_as_good_as(env) => Err(Cause::SeveralStores),
             Some(staged) => staged.assembly.merge(assembly),
             staged => {
                 *staged = Some(Staged {

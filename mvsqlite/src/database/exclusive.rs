@@ -33,7 +33,11 @@ impl DatabaseFile {
         }
         let claim = self.claim();
         match claim.ask(&self.remote.env, self.identity)? {
-            Asked::Granted(grant) => Ok(Some(Taken { claim, grant })),
+            Asked::Granted(grant) => {
+                // From here on: it may come too late for the snapshot, and the retry may never come.
+                Keeper::watch(&self.remote.env, &claim);
+                Ok(Some(Taken { claim, grant }))
+            }
             Asked::Busy { retry } => {
                 note_refusal(&self.remote.env, &claim, self.identity, retry);
                 Err(Cause::LeaseBusy)
@@ -63,13 +67,12 @@ impl DatabaseFile {
         }
         snapshot.read_version = snapshot.read_version.max(grant.read_version);
         self.update_participant(|participant| participant.frozen = true);
-        Keeper::wake(&self.remote.env);
         Ok(())
     }
 
     /// What a commit has to bring.
     pub(super) fn lease_in_use(&self) -> Option<LeaseNonce> {
-        self.claim.as_ref()?.in_use()
+        self.own_claim()?.in_use()
     }
 
     /// The write transaction has ended. One that was not committed still has its lease.
@@ -98,7 +101,6 @@ impl DatabaseFile {
             return Arc::clone(claim);
         }
         let claim = Claim::new(&self.remote.env, &self.remote.key);
-        self.remote.env.shared().keeper.adopt(&claim);
         self.claim = Some(Arc::clone(&claim));
         claim
     }

@@ -209,10 +209,6 @@ impl DatabaseFile {
         if changes.is_empty() {
             return;
         }
-        if let Some(claim) = &self.claim {
-            // The group's commit will give the lease back.
-            claim.returned();
-        }
         transaction.stale = true;
         transaction.kept_back = true;
         let version = Arc::default();
@@ -222,6 +218,10 @@ impl DatabaseFile {
             base: transaction.snapshot.version,
             written: Written::new(&writes, changes, &transaction.snapshot),
             version,
+            lease: self
+                .claim
+                .as_ref()
+                .and_then(|claim| claim.hand_over(&self.remote.env)),
         });
     }
 
@@ -319,7 +319,8 @@ impl Assembly {
         let incarnation = *self
             .incarnation
             .get_or_insert(snapshot.identity.incarnation);
-        if incarnation != snapshot.identity.incarnation || !Arc::ptr_eq(env, &file.remote.env) {
+        let sendable = file.remote.env.is_as_good_as(env);
+        if incarnation != snapshot.identity.incarnation || !sendable {
             return Err(Cause::SeveralStores);
         }
         let namespace = snapshot.identity.namespace;

@@ -14,6 +14,7 @@
 //!   leaves the lease alone.
 
 use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -24,6 +25,7 @@ use super::cache::Identity;
 use super::error::Cause;
 use crate::client::CallError;
 use crate::environment::Environment;
+use crate::keeper::Keeper;
 
 /// How long a lease is kept that nobody uses: the retry that it is kept for comes within the longest
 /// sleep of SQLite's busy handler, 100 ms.
@@ -208,6 +210,22 @@ impl Claim {
         *self.state() = State::Nothing;
     }
 
+    /// Hands the lease in use over to a commit group, which will commit later. `None` without one.
+    pub(super) fn hand_over(&self, env: &Arc<Environment>) -> Option<GroupLease> {
+        self.in_use()?;
+        let state = std::mem::replace(&mut *self.state(), State::Nothing);
+        let claim = Arc::new(Self {
+            key: self.key.clone(),
+            process: self.process,
+            state: Mutex::new(state),
+        });
+        Keeper::watch(env, &claim);
+        Some(GroupLease {
+            claim,
+            env: Arc::clone(env),
+        })
+    }
+
     /// The write transaction has ended without a commit: others are let in at once.
     pub(super) fn end_use(&self, env: &Environment) {
         if self.in_use().is_some() {
@@ -308,6 +326,30 @@ impl Claim {
     }
 }
 
+/// The lease of a COMMIT that a commit group keeps back. It is renewed until the group ends, and given
+/// back then unless the group's commit has done that.
+pub(super) struct GroupLease {
+    claim: Arc<Claim>,
+    env: Arc<Environment>,
+}
+
+impl GroupLease {
+    /// The group's commit gave it back.
+    pub(super) fn returned(&self) {
+        self.claim.returned();
+    }
+}
+
+impl Drop for GroupLease {
+    fn drop(&mut self) {
+        if self.claim.is_of(self.env.process_id()) {
+            // A group may end with its thread, where a panic would end the host.
+            let give_up = || self.claim.give_up(&self.env);
+            let _ = catch_unwind(AssertUnwindSafe(give_up));
+        }
+    }
+}
+
 fn request(identity: Identity, nonce: LeaseNonce, action: LeaseAction) -> LeaseRequest {
     LeaseRequest {
         namespace: identity.namespace,
@@ -393,7 +435,11 @@ pub fn sleep_for_lease(duration: Duration) -> bool {
             return true;
         }
         match claim.ask(&env, refused.identity) {
-            Ok(Asked::Granted(_)) => return true,
+            Ok(Asked::Granted(_)) => {
+                // The program may sleep for another reason, and never try again.
+                Keeper::watch(&env, &claim);
+                return true;
+            }
             Ok(Asked::Busy { retry: next }) => retry = next,
             // The retry will meet the same failure and report it.
             Err(_) => retry = left,

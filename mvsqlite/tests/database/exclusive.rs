@@ -1,9 +1,10 @@
 //! Exclusive mode: who may write, and when the lease is asked for, kept, renewed and given back.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use mvsqlite::{Environment, LockLevel, SqliteCode};
+use mvsqlite::system::Os;
+use mvsqlite::{Config, Environment, LockLevel, SqliteCode};
 use mvsqlite_protocol::LeaseNonce;
 use mvsqlite_protocol::v2::Concurrency;
 
@@ -298,4 +299,52 @@ fn higher_locks_ask_no_second_time() {
     pager.file.lock(LockLevel::Exclusive).unwrap();
     assert_eq!(world.model.calls(), [""; 0]);
     pager.rollback(false);
+}
+
+/// A process of this world with threads, which look after its leases.
+fn with_threads(world: &World) -> Arc<Environment> {
+    let config = Config {
+        page_size: 512,
+        ..Config::default()
+    };
+    let model = Arc::clone(&world.model);
+    Environment::with_transport(config, model, Arc::new(Os::new()))
+}
+
+fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !holds() {
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::yield_now();
+    }
+}
+
+/// The thread that gives such leases back began with the first lease that was used: before that, one
+/// that came too late for its snapshot kept everybody waiting until it ended by itself.
+#[test]
+fn the_very_first_lease_is_given_back_if_the_retry_it_is_kept_for_does_not_come() {
+    let world = exclusive();
+    let (mut a, mut b) = (open(&with_threads(&world)), open(&world.process()));
+    a.begin().unwrap();
+    a.page(1).unwrap();
+    write(&mut b);
+    assert_eq!(code(a.reserve()), SqliteCode::BusySnapshot);
+    wait_until("nobody gives it back", || is_free(&world));
+    a.end();
+}
+
+/// As above, for a sleep of the program's own that was taken for the busy handler's.
+#[test]
+fn a_lease_that_a_sleep_brought_is_given_back_if_nobody_takes_it_up() {
+    let world = exclusive();
+    let mut holder = open(&world.process());
+    holder.begin().unwrap();
+    holder.reserve().unwrap();
+    let mut pager = open(&with_threads(&world));
+    pager.begin().unwrap();
+    assert_eq!(code(pager.reserve()), SqliteCode::Busy);
+    pager.end();
+    holder.rollback(false);
+    assert!(mvsqlite::sleep_for_lease(Duration::from_millis(100)));
+    wait_until("nobody gives it back", || is_free(&world));
 }

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mvsqlite::client::{Request, Transport};
 use mvsqlite::config::{Secret, Server, Token};
@@ -320,4 +320,53 @@ fn a_release_whose_answer_was_lost_is_not_taken_for_a_lock_that_was_never_held()
     file.release_lock("w1", Release::Commit).unwrap();
     front.answer_locks(&["500 -", "201 -"]);
     file.acquire_lock("w1", None).unwrap();
+}
+
+fn wait_for_renewals(world: &World) {
+    let before = world.model.state().leases.renewed;
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while world.model.state().leases.renewed < before + 2 {
+        assert!(Instant::now() < deadline, "nobody renews the lease");
+        thread::yield_now();
+    }
+}
+
+/// The thread that renews asked the server of whoever had begun it: a lease of another server's was
+/// lost, and with it the transaction.
+#[test]
+fn leases_are_renewed_at_the_servers_that_granted_them() {
+    let (here, there) = (World::new(), World::new());
+    let (near, far) = (Front::new(&here.model), Front::new(&there.model));
+    let mut config = config(&near);
+    config.exclusive = true;
+    let env = Environment::new(config);
+    for world in [&here, &there] {
+        world.model.state().leases.ttl_millis = 60;
+    }
+    let mut first = open(&env, KEY);
+    first.lock(LockLevel::Reserved).unwrap();
+    let mut second = open(&env, &format!("{}/{KEY}", far.url()));
+    second.lock(LockLevel::Reserved).unwrap();
+    wait_for_renewals(&there);
+    wait_for_renewals(&here);
+}
+
+/// The thread that renews ended with the first database that had come in an owner's name, and took
+/// itself for alive.
+#[test]
+fn leases_are_renewed_after_the_first_database_of_an_owner_was_closed() {
+    let world = World::new();
+    let front = Front::new(&world.model);
+    world.model.state().leases.ttl_millis = 60;
+    let mut config = config(&front);
+    config.exclusive = true;
+    config.lock_owner = Some("w3".to_owned());
+    let env = Environment::new(config);
+    let mut first = open(&env, KEY);
+    first.lock(LockLevel::Reserved).unwrap();
+    wait_for_renewals(&world);
+    drop(first);
+    let mut second = open(&env, KEY);
+    second.lock(LockLevel::Reserved).unwrap();
+    wait_for_renewals(&world);
 }

@@ -264,3 +264,49 @@ fn begin_immediate_waits_for_the_second_of_two_databases_and_sees_what_it_waited
     assert_eq!(text(&open("later-b"), "SELECT v FROM t"), "6");
     assert!(is_free("later-a") && is_free("later-b"));
 }
+
+/// A COMMIT that a group kept back took its lease for given back: nobody renewed it while the group was
+/// open, and after a group that was rolled back or refused others waited until it ended by itself.
+#[test]
+fn a_commit_group_holds_the_leases_of_its_commits_until_it_ends() {
+    let db = exclusive("group-lease");
+    let holder = || store().leases("group-lease", |leases| leases.holder);
+    let end = |how: &str| text(&db, &format!("SELECT mv_commit_group_{how}('main')"));
+    store().leases("group-lease", |leases| leases.ttl_millis = 60);
+    let write_in_group = || {
+        text(&db, "SELECT mv_commit_group_begin()");
+        db.execute_batch("UPDATE t SET v=v+1").unwrap();
+        assert!(holder().is_some());
+    };
+    write_in_group();
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    while store().leases("group-lease", |leases| leases.renewed) < 3 {
+        assert!(std::time::Instant::now() < deadline, "nobody renews it");
+        std::thread::yield_now();
+    }
+    end("rollback");
+    assert!(is_free("group-lease"));
+
+    write_in_group();
+    end("commit");
+    assert!(is_free("group-lease"));
+    assert_eq!(text(&db, "SELECT v FROM t"), "1");
+
+    // Lost, and another's by now: the group fails and leaves it alone.
+    write_in_group();
+    store().leases("group-lease", |leases| leases.holder = Some(SOMEBODY));
+    let ended = db.query_row("SELECT mv_commit_group_commit('main')", [], |_| Ok(()));
+    assert!(ended.is_err());
+    assert_eq!(holder(), Some(SOMEBODY));
+    store().leases("group-lease", |leases| leases.holder = None);
+
+    // The thread ends with its group open.
+    std::thread::spawn(|| {
+        let db = open("group-lease");
+        text(&db, "SELECT mv_commit_group_begin()");
+        db.execute_batch("UPDATE t SET v=v+1").unwrap();
+    })
+    .join()
+    .unwrap();
+    assert!(is_free("group-lease"));
+}
