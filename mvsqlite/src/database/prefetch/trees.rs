@@ -14,6 +14,8 @@ use super::btree::{BtreePage, Kind};
 
 /// Children remembered at once, a megabyte or two; beyond that one starts afresh.
 const MOST_CHILDREN: usize = 1 << 16;
+/// Bytes of the interior pages remembered at once: where keys are long a page has few children.
+const MOST_BYTES: usize = 8 << 20;
 /// SQLite's trees are no deeper than this.
 const MOST_LEVELS: u32 = 20;
 
@@ -73,6 +75,8 @@ type PageMap<V> = HashMap<PageIndex, V, BuildHasherDefault<PageHasher>>;
 pub(super) struct Trees {
     interiors: PageMap<Arc<[u8]>>,
     places: PageMap<Place>,
+    /// Of all interior pages remembered.
+    bytes: usize,
 }
 
 impl Trees {
@@ -86,9 +90,9 @@ impl Trees {
         {
             return true;
         }
-        if self.places.len() + page.cells() >= MOST_CHILDREN {
-            self.interiors.clear();
-            self.places.clear();
+        let children = self.places.len() + page.cells();
+        if children >= MOST_CHILDREN || self.bytes + content.len() > MOST_BYTES {
+            *self = Self::default();
         }
         self.places.reserve(page.cells() + 1);
         for number in 0..=page.cells() {
@@ -100,7 +104,8 @@ impl Trees {
                 self.places.insert(child, place);
             }
         }
-        self.interiors.insert(index, Arc::clone(content));
+        let old = self.interiors.insert(index, Arc::clone(content));
+        self.bytes = self.bytes + content.len() - old.map_or(0, |old| old.len());
         true
     }
 

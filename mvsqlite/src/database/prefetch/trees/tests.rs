@@ -82,3 +82,18 @@ fn a_child_that_moved_is_no_child_of_its_old_parent() {
     assert_eq!(trees.place(3), None);
     assert_eq!(trees.place(4), Some(place(1, 1)));
 }
+
+/// Only children were counted: interior pages that have few, as those of an index of long keys, or one
+/// and the same, as those of a damaged file, stayed in memory without end.
+#[test]
+fn interior_pages_with_few_children_do_not_fill_memory() {
+    let mut trees = Trees::default();
+    for index in 10..40_000 {
+        trees.learn(index, &interior(&[1]));
+        // Read again in a newer version.
+        trees.learn(index, &interior(&[2]));
+    }
+    let bytes: usize = trees.interiors.values().map(|page| page.len()).sum();
+    assert!(bytes <= MOST_BYTES, "{bytes}");
+    assert_eq!(bytes, trees.bytes);
+}
