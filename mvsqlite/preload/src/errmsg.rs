@@ -53,13 +53,36 @@ pub(crate) unsafe fn errmsg(db: Connection, caller: Caller) -> *const c_char {
         let unexplained = failed == code && code & 0xff != BUSY && general == Some(said);
         let explained = format!("{}: {why}", said.to_str().ok()?);
         let explained = CString::new(explained).ok().filter(|_| unexplained)?;
-        GIVEN
-            .try_with(|given| {
-                let mut given = given.borrow_mut();
-                *given = explained;
-                given.as_ptr()
-            })
-            .ok()
+        give(explained)
     });
     explained.ok().flatten().unwrap_or(text)
+}
+
+/// A text that the program may look at until it is given another one. The same text has the same
+/// address: programs ask twice and use the first answer, which SQLite's own allows.
+fn give(text: CString) -> Option<*const c_char> {
+    let give = |given: &RefCell<CString>| {
+        let mut given = given.borrow_mut();
+        if *given != text {
+            *given = text;
+        }
+        given.as_ptr()
+    };
+    GIVEN.try_with(give).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A program that asked for the message twice printed freed memory: the second answer had taken
+    /// the place of the first, though both were the same.
+    #[test]
+    fn the_same_message_asked_for_again_stays_where_it_is() {
+        let first = give(c"why".to_owned()).unwrap();
+        assert_eq!(give(c"why".to_owned()), Some(first));
+        let other = give(c"why not".to_owned()).unwrap();
+        // SAFETY: given last on this thread.
+        assert_eq!(unsafe { CStr::from_ptr(other) }, c"why not");
+    }
 }
