@@ -270,6 +270,9 @@ impl DatabaseFile {
 
     /// The connection this file belongs to (`SQLITE_FCNTL_PDB`).
     pub fn set_connection(&mut self, connection: ConnectionId) {
+        if self.connection.is_some_and(|before| before != connection) {
+            self.leave_connection();
+        }
         self.connection = Some(connection);
     }
 
@@ -369,6 +372,7 @@ impl Drop for DatabaseFile {
     fn drop(&mut self) {
         self.give_up_lease();
         self.leave_transaction();
+        self.leave_connection();
         self.remote.save_at_close(self.identity);
     }
 }

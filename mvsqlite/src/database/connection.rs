@@ -11,7 +11,7 @@
 
 use std::collections::HashMap;
 
-use mvsqlite_protocol::{NamespaceKey, ReadVersion, Version};
+use mvsqlite_protocol::{Incarnation, NamespaceKey, ReadVersion, Version};
 
 use super::cache::Identity;
 use super::read_set::ReadSet;
@@ -43,6 +43,9 @@ pub(super) struct Participant {
 #[derive(Debug, Default)]
 pub(crate) struct Connections {
     by_id: HashMap<ConnectionId, Members>,
+    /// The newest version that each open database of a connection was seen at in a transaction that
+    /// is over, and whose version that is.
+    seen: HashMap<ConnectionId, HashMap<FileId, (Incarnation, Version)>>,
 }
 
 #[derive(Debug)]
@@ -78,9 +81,30 @@ impl Connections {
 
     fn leave(&mut self, connection: ConnectionId, file: FileId) {
         if let Some(members) = self.by_id.get_mut(&connection) {
-            members.files.remove(&file);
+            if let Some(left) = members.files.remove(&file) {
+                let version = left.own.map_or(left.base, |own| own.max(left.base));
+                let of_connection = self.seen.entry(connection).or_default();
+                of_connection.insert(file, (left.identity.incarnation, version));
+            }
             if members.files.is_empty() {
                 self.by_id.remove(&connection);
+            }
+        }
+    }
+
+    /// The newest version of this store that a database of the connection was seen at.
+    fn seen(&self, connection: ConnectionId, store: Incarnation) -> Option<Version> {
+        let seen = self.seen.get(&connection)?.values();
+        let of_store = seen.filter(|(of, _)| *of == store);
+        of_store.map(|(_, version)| *version).max()
+    }
+
+    /// A database is closed, or belongs to another connection.
+    fn forget(&mut self, connection: ConnectionId, file: FileId) {
+        if let Some(seen) = self.seen.get_mut(&connection) {
+            seen.remove(&file);
+            if seen.is_empty() {
+                self.seen.remove(&connection);
             }
         }
     }
@@ -130,6 +154,23 @@ impl DatabaseFile {
             .and_then(|connection| shared.lock_connections().moment(connection));
     }
 
+    /// The newest version that any database of the connection was seen at. A transaction must not
+    /// begin before it: the next database to join would have to be shown at another moment.
+    pub(super) fn seen_by_connection(&self) -> Option<Version> {
+        let connection = self.connection?;
+        let shared = self.remote.env.shared();
+        let connections = shared.lock_connections();
+        connections.seen(connection, self.identity.incarnation)
+    }
+
+    /// It is no longer one of the connection's databases. A transaction that it takes part in goes on.
+    pub(super) fn leave_connection(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            let shared = self.remote.env.shared();
+            shared.lock_connections().forget(connection, self.id);
+        }
+    }
+
     /// Joins the connection's transaction: a snapshot was taken.
     pub(super) fn join_transaction(&mut self) {
         let (Some(connection), Some(transaction)) = (self.connection, &self.transaction) else {
@@ -176,7 +217,7 @@ impl DatabaseFile {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mvsqlite_protocol::{Incarnation, NamespaceId};
+    use mvsqlite_protocol::NamespaceId;
 
     const CONNECTION: ConnectionId = ConnectionId(1);
 

@@ -1,13 +1,12 @@
 //! Locks: a snapshot at SHARED, a write transaction from RESERVED on.
 
-use std::time::Duration;
-
 use mvsqlite_protocol::v2::Concurrency;
 use mvsqlite_protocol::{Moment, Version};
 
 use super::commit_group;
 use super::error::{Cause, Error, Operation};
 use super::lock::LockLevel;
+use super::recent::Seen;
 use super::remote::Begun;
 use super::write_set::WriteSet;
 use super::{DatabaseFile, Phase, Transaction};
@@ -104,12 +103,15 @@ impl DatabaseFile {
     /// The newest version, or a little behind if the program allows that and nobody here expects
     /// COMMIT to succeed.
     fn begin_recent(&self) -> Result<Begun, Cause> {
-        let staleness = match self.remote.env.config().exclusive {
-            true => Duration::ZERO,
-            false => self.staleness,
+        if self.staleness.is_zero() || self.remote.env.config().exclusive {
+            return self.remote.begin(Some(self.identity), None);
+        }
+        let seen = Seen {
+            here: self.last_known,
+            beside: self.seen_by_connection(),
         };
         self.remote
-            .begin_recent(self.identity, staleness, self.last_known)
+            .begin_recent(self.identity, self.staleness, seen)
     }
 
     /// Makes the transaction a writer.

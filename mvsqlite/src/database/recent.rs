@@ -7,7 +7,8 @@
 //! - whoever has written forgets what was known before its lock goes, and an answer that was asked for
 //!   before is not kept: so a process always sees its own commits, and a statement that lost a
 //!   conflict runs again on a new snapshot;
-//! - a handle never goes back behind what it saw.
+//! - a handle never goes back behind what it saw, and a connection not behind what it saw in another of
+//!   its databases: a transaction over both could not show one moment.
 //!
 //! A transaction on such a snapshot may write: COMMIT finds out what others have changed, as for any
 //! snapshot. Not where writers hold a lease: nobody there expects COMMIT to fail.
@@ -32,6 +33,15 @@ pub(crate) struct RecentSnapshots {
     epoch: Epoch,
 }
 
+/// What a transaction must not begin before.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Seen {
+    /// The newest version that the handle has seen of this database.
+    pub(super) here: Option<Version>,
+    /// The newest that its connection has seen of any.
+    pub(super) beside: Option<Version>,
+}
+
 /// Counts how often something was forgotten.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Epoch(u64);
@@ -43,11 +53,14 @@ impl RecentSnapshots {
         identity: Identity,
         now: Duration,
         staleness: Duration,
-        seen: Option<Version>,
+        seen: Seen,
     ) -> Option<Begun> {
         let (asked, begun) = self.by_namespace.get(&identity)?;
         let young = now.saturating_sub(*asked) <= staleness;
-        (young && seen <= Some(begun.snapshot.version)).then(|| begun.clone())
+        let snapshot = &begun.snapshot;
+        let beside = |version| snapshot.read_version.sees(version);
+        let not_behind = seen.here <= Some(snapshot.version) && seen.beside.is_none_or(beside);
+        (young && not_behind).then(|| begun.clone())
     }
 
     /// What to give to [`RecentSnapshots::put`]: to be asked for before the store is.

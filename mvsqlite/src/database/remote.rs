@@ -13,6 +13,7 @@ use super::cache::{Content, Identity, PageCache};
 use super::error::Cause;
 use super::fetching::cached;
 use super::page1;
+use super::recent::Seen;
 use super::snapshot::{Header, Snapshot};
 use crate::client::CallError;
 use crate::environment::{Environment, Shared};
@@ -90,11 +91,8 @@ impl Remote {
         &self,
         expected: Identity,
         staleness: Duration,
-        seen: Option<Version>,
+        seen: Seen,
     ) -> Result<Begun, Cause> {
-        if staleness.is_zero() {
-            return self.begin(Some(expected), None);
-        }
         let shared = self.env.shared();
         let now = self.env.system().now();
         let epoch = {

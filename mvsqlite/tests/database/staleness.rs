@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mvsqlite::Environment;
 use mvsqlite::system::System;
+use mvsqlite::{ConnectionId, Environment};
 
 use crate::model::Fault;
 use crate::pager::{Ended, Pager, page_with};
@@ -104,4 +104,35 @@ fn without_leave_every_transaction_asks() {
         read(&mut pager, 1);
     }
     assert_eq!(world.model.calls(), ["begin", "begin", "begin"]);
+}
+
+/// A connection that had just seen a commit in one database began on an older snapshot of another,
+/// and the first could then be shown only at another moment: a transaction over both saw one half of
+/// a commit.
+#[test]
+fn a_transaction_over_two_databases_shows_one_moment_all_the_same() {
+    let world = World::new();
+    let mut other = open(&world.process());
+    create(&mut other, 4);
+    let env = stale_process(&world);
+    let (mut first, mut second) = (open(&env), open(&env));
+    for pager in [&mut first, &mut second] {
+        pager.file.set_connection(ConnectionId(7));
+    }
+    read(&mut first, 2);
+    assert_eq!(write(&mut other, 2, 50), Ended::Committed);
+    second.file.pragma("mvsqlite_staleness", Some("0"));
+    assert_eq!(read(&mut second, 2), page_with(50));
+    second.file.pragma("mvsqlite_staleness", Some("500"));
+
+    first.begin().unwrap();
+    second.begin().unwrap();
+    assert_eq!(first.page(2).unwrap(), second.page(2).unwrap());
+    second.end();
+    first.end();
+    // What was seen goes with the database that was closed.
+    drop(second);
+    world.model.calls();
+    read(&mut first, 2);
+    assert!(!world.model.calls().iter().any(|call| call == "begin"));
 }
