@@ -38,7 +38,7 @@ def peak(pid):
 
 
 def worker(database, size, index):
-    """Fills the table, and says how it went, in JSON."""
+    """Fills the table, and says how it went, in a line of JSON; then counts its rows, in another."""
     db = sqlite3.connect(database, isolation_level=None)
     db.execute("PRAGMA page_size=8192")
     db.execute("PRAGMA journal_mode=WAL").fetchall()
@@ -53,22 +53,29 @@ def worker(database, size, index):
     committing = time.monotonic()
     db.execute("COMMIT")
     ended = time.monotonic()
-    rows = db.execute("SELECT count(*) FROM t").fetchone()[0]
     answer = {
         "seconds": ended - begun,
         "commit": ended - committing,
         "peak": peak(os.getpid()),
-        "rows": rows,
     }
-    print(json.dumps(answer))
+    print(json.dumps(answer), flush=True)
+    print(db.execute("SELECT count(*) FROM t").fetchone()[0])
 
 
-def run_worker(database, arguments, environment):
-    """Runs the worker in a process of its own."""
+def run_worker(database, arguments, environment, committed=None):
+    """Runs the worker in a process of its own; calls `committed` when it has committed."""
     command = [sys.executable, __file__, "--worker", database, "--bytes", str(arguments.bytes)]
     command += ["--index"] if arguments.index else []
-    done = subprocess.run(command, env={**os.environ, **environment}, stdout=subprocess.PIPE, check=True)
-    return json.loads(done.stdout)
+    process = subprocess.Popen(command, env={**os.environ, **environment}, stdout=subprocess.PIPE)
+    with process:
+        line = process.stdout.readline()
+        measured = json.loads(line) if line else {}
+        if measured and committed:
+            measured.update(committed())
+        rest = process.stdout.read()
+    if process.returncode != 0:
+        raise SystemExit(f"the worker failed on {database}")
+    return {**measured, "rows": int(rest)}
 
 
 def free_address():
@@ -125,11 +132,13 @@ def with_store(arguments, scratch):
         wait_ready(admin_api)
         admin(admin_api, "create_namespace", {"key": "large"})
         environment = {"LD_PRELOAD": arguments.preload, "MVSQLITE_DATA_PLANE": f"http://{data_plane}"}
-        measured = run_worker("large", arguments, environment)
-        measured["store_peak"] = peak(store.pid)
-        measured["folded"] = wait_folded(admin_api, "large")
-        measured["store_peak_folded"] = peak(store.pid)
-        return measured
+
+        def committed():
+            before = peak(store.pid)
+            folded = wait_folded(admin_api, "large")
+            return {"store_peak": before, "folded": folded, "store_peak_folded": peak(store.pid)}
+
+        return run_worker("large", arguments, environment, committed)
     finally:
         store.kill()
         store.wait()
