@@ -239,7 +239,11 @@ pub(super) fn commit(files: &mut [&mut DatabaseFile]) -> Result<(), Cause> {
         return Ok(());
     };
     let env = Arc::clone(&first.remote.env);
-    let parts = files.len();
+    // What a commit group keeps back is sent with what follows, of which nothing is known yet.
+    let parts = match commit_group::is_open() {
+        true => MAX_GROUP,
+        false => files.len(),
+    };
     let changes = files.iter_mut().map(|file| file.changes(parts));
     let changes = changes.collect::<Result<Vec<_>, _>>()?;
     if changes.iter().all(Changes::is_empty) {

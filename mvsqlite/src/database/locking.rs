@@ -143,7 +143,11 @@ impl DatabaseFile {
 
     /// After a COMMIT that stayed at SHARED, the snapshot is the old one under the own pages. If
     /// nobody else committed in between, that is the very content of the own commit, and the
-    /// snapshot moves there; otherwise it can be read on but not written on. Reading needs not ask.
+    /// snapshot moves there; otherwise it can be read on but not written on.
+    ///
+    /// Reading needs not ask, though the rule allows it: in the first case the pages are the same on
+    /// either snapshot, in the second reads stay where they are. What lies between the two versions
+    /// never changes, so asking later brings the same answer.
     fn move_to_own_commit(&mut self) -> Result<(), Cause> {
         let Some(transaction) = &mut self.transaction else {
             return Ok(());

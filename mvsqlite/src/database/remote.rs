@@ -7,7 +7,7 @@ use mvsqlite_protocol::page::{MAX_PAGE_SIZE, MIN_PAGE_SIZE};
 use mvsqlite_protocol::v2::{
     BeginReply, BeginRequest, Concurrency, Limits, PAGE_1, ResolveRequest,
 };
-use mvsqlite_protocol::{Moment, NamespaceKey, PageImage, ReadVersion, Version};
+use mvsqlite_protocol::{Moment, NamespaceKey, PageImage, ReadVersion};
 
 use super::cache::{Content, Identity, PageCache};
 use super::error::Cause;

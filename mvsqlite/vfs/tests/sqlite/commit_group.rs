@@ -132,3 +132,24 @@ fn a_lost_reply_to_a_group_is_settled() {
     store().lose_replies("cg-i", "group commit", 0);
     assert_eq!(text(&db, "SELECT t.v + u.v FROM t, j.t u"), "2");
 }
+
+/// Each COMMIT brought as much content inline as one commit may, and all of them together were refused.
+#[test]
+fn commits_that_are_large_together_are_uploaded_like_one_that_is() {
+    let names: Vec<_> = (0..12).map(|n| format!("cg-many-{n}")).collect();
+    let connections: Vec<_> = names.iter().map(|name| with_table(name)).collect();
+    text(&connections[0], BEGIN);
+    for db in &connections {
+        db.execute_batch("BEGIN; UPDATE t SET v=zeroblob(110000)")
+            .unwrap();
+    }
+    for db in &connections {
+        db.execute_batch("COMMIT").unwrap();
+    }
+    let version = text(&connections[0], COMMIT);
+    for (name, db) in names.iter().zip(&connections) {
+        assert_eq!(newest(name), version);
+        assert_eq!(text(db, "SELECT length(v) FROM t"), "110000");
+        assert_eq!(text(db, "PRAGMA integrity_check"), "ok");
+    }
+}

@@ -9,8 +9,8 @@ use mvsqlite::client::{PlainReply, PlainRequest, Reply, Request, Transport, Tran
 use mvsqlite_protocol::page::staged_sum;
 use mvsqlite_protocol::v2::{self, *};
 use mvsqlite_protocol::{
-    Code, IdempotencyKey, Incarnation, Moment, NamespaceId, PageImage, PageIndex, PageSet, Problem,
-    ReadVersion, StageId, Version, problem,
+    Code, IdempotencyKey, Incarnation, Moment, NamespaceId, PageData, PageImage, PageIndex,
+    PageSet, Problem, ReadVersion, StageId, Version, problem,
 };
 
 // The client's own tests grant leases the same way.
@@ -74,6 +74,15 @@ const LIMITS: Limits = Limits {
     read_pages: 256,
     read_bytes: 1 << 20,
 };
+
+/// Content beyond the limit, over all members of a commit, has to be staged.
+fn check_inline<'a>(pages: impl IntoIterator<Item = &'a PageData>) -> Result<(), Problem> {
+    let bytes: usize = pages.into_iter().map(|page| page.data.len()).sum();
+    match bytes as u64 > LIMITS.inline_bytes {
+        true => Err(Problem::new(Code::TooLarge, "too much content inline")),
+        false => Ok(()),
+    }
+}
 
 impl ModelStore {
     pub fn new() -> Self {
@@ -248,6 +257,8 @@ impl State {
     }
 
     fn install_group(&mut self, request: &GroupCommitRequest) -> Result<Version, Problem> {
+        let inline = request.members.iter().flat_map(|member| &member.pages);
+        check_inline(inline)?;
         let mut parts = Vec::new();
         for member in &request.members {
             let staged = member.stage.and_then(|stage| self.stages.get(&stage.stage));
@@ -309,6 +320,7 @@ impl State {
     }
 
     fn commit(&mut self, key: &str, request: CommitRequest) -> Result<CommitReply, Problem> {
+        check_inline(&request.pages)?;
         let mut pages: BTreeMap<PageIndex, Vec<u8>> = match request.stage {
             Some(stage) => {
                 let pages = self.stages.remove(&stage.stage).unwrap_or_default();
