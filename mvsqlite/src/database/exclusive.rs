@@ -83,8 +83,9 @@ impl DatabaseFile {
         }
     }
 
-    /// Gives back whatever there is: the lease, or the place in the queue.
-    pub(super) fn give_up_lease(&self) {
+    /// Gives back whatever there is: the write lease, or the place in its queue. A write transaction
+    /// that had it cannot be committed any more. Waits for a second at most.
+    pub fn give_up_lease(&self) {
         if let Some(claim) = self.own_claim() {
             claim.give_up(&self.remote.env);
         }

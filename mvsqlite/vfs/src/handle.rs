@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::ffi::{CStr, CString, c_int};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use mvsqlite::{ConnectionId, DatabaseFile, LockLevel, Read};
@@ -62,12 +63,21 @@ impl Handle {
             Ended::Returned(code) => return code,
             Ended::Failed(failure) => failure,
             Ended::Panicked(failure) => {
-                self.poisoned = true;
+                self.poison();
                 failure
             }
         };
         self.last_failure = Some(failure.message);
         failure.code
+    }
+
+    /// Closes the handle to everything but `xClose`. Not even `xUnlock` ends its write transaction
+    /// then, so the others are let in now.
+    fn poison(&mut self) {
+        self.poisoned = true;
+        let let_in = AssertUnwindSafe(|| self.file.give_up_lease());
+        // What half true state may say about the lease is the store's to judge.
+        let _ = catch_unwind(let_in);
     }
 
     pub(crate) fn vfs(&self) -> &'static Vfs {
@@ -223,7 +233,9 @@ impl Handle {
         };
         for handle in handles {
             handle.last_failure = Some(failure.message.clone());
-            handle.poisoned |= poisoned;
+            if poisoned {
+                handle.poison();
+            }
         }
         failure.code
     }

@@ -1,5 +1,8 @@
 //! A bug on our side must not take the host down, nor be mistaken for success.
 
+use std::time::Duration;
+
+use mvsqlite_protocol::v2::Concurrency;
 use rusqlite::ffi::SQLITE_IOERR;
 
 use crate::host::{code, create, logged, open, store, text, try_open};
@@ -56,4 +59,22 @@ fn a_panic_at_open_or_at_the_first_lock_is_an_error_of_that_call() {
         text(&open("bug-begin"), "SELECT count(*) FROM sqlite_schema"),
         "1"
     );
+}
+
+/// The handle was closed to `xUnlock` too: its lease was renewed for as long as the connection was open,
+/// and nobody else could write.
+#[test]
+fn a_panic_under_a_lease_lets_the_next_writer_in() {
+    let db = create("bug-lease");
+    db.execute_batch("CREATE TABLE t(v)").unwrap();
+    store().leases("bug-lease", |leases| leases.mode = Concurrency::Exclusive);
+    store().set_bug("bug-lease", "commit", true);
+    let failed = db.execute_batch("INSERT INTO t VALUES(1)");
+    assert_eq!(code(failed) & 0xff, SQLITE_IOERR);
+    store().set_bug("bug-lease", "commit", false);
+    let again = open("bug-lease");
+    again.busy_timeout(Duration::ZERO).unwrap();
+    again.execute_batch("INSERT INTO t VALUES(2)").unwrap();
+    assert_eq!(text(&again, "SELECT group_concat(v) FROM t"), "2");
+    drop(db);
 }
