@@ -83,7 +83,7 @@ bench-large: release ## One transaction of 2 GB beside a local file (20 GB of di
 	scripts/bench-large.py $(LARGE)
 
 .PHONY: bench-scale
-bench-scale: release ## Clients, history, namespaces, idle (about 10 min); SCALE="clients" picks, SCALE="--one-in 50" tries
+bench-scale: release ## Clients, history, namespaces, idle (about 10 min); SCALE="clients forks" picks, SCALE="--one-in 50" tries
 	$(CARGO) run --release --locked -p mvsqlite-bench -- --mvstore $(MVSTORE) scale $(SCALE)
 
 .PHONY: install-demo

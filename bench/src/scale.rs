@@ -4,6 +4,7 @@
 //! table, so that nothing is warm that a stranger's program would find cold.
 
 mod clients;
+mod forks;
 mod history;
 mod idle;
 mod namespaces;
@@ -27,6 +28,8 @@ pub enum Scale {
     History,
     /// 100,000 namespaces.
     Namespaces,
+    /// Forks and rollbacks of a small and of a large database.
+    Forks,
     /// Start-up time and memory of a store that has nothing to do.
     Idle,
 }
@@ -44,6 +47,8 @@ pub struct Amounts {
     pub commits_a_step: u64,
     /// Starts of the store.
     pub starts: u32,
+    /// Megabytes of the large database that is forked.
+    pub large_megabytes: u64,
 }
 
 impl Amounts {
@@ -54,6 +59,7 @@ impl Amounts {
         namespaces: 100_000,
         commits_a_step: 4_000,
         starts: 5,
+        large_megabytes: 1_000,
     };
 
     /// A part of it: one in `divisor`, to see that everything works.
@@ -73,6 +79,7 @@ impl Amounts {
             namespaces: Self::FULL.namespaces / divisor,
             commits_a_step: Self::FULL.commits_a_step / divisor,
             starts: Self::FULL.starts,
+            large_megabytes: (Self::FULL.large_megabytes / divisor).max(20),
         })
     }
 }
@@ -84,6 +91,7 @@ pub fn run(scale: Scale, amounts: Amounts, mvstore: &Path, scratch: &Path) -> Re
         Scale::Clients => with_store(mvstore, scratch, |store| {
             clients::run(amounts, scratch, store)
         }),
+        Scale::Forks => with_store(mvstore, scratch, |store| forks::run(amounts, store)),
         Scale::History => with_store(mvstore, scratch, |store| history::run(amounts, store)),
         Scale::Namespaces => with_store(mvstore, scratch, |store| namespaces::run(amounts, store)),
     }

@@ -69,9 +69,45 @@ impl Store {
 
     /// The newest version of a namespace.
     pub fn version(&self, key: &str) -> Result<String> {
+        Ok(self.stat(key)?.1)
+    }
+
+    /// Makes a namespace that is another one as it is now.
+    pub fn fork(&self, base: &str, key: &str) -> Result<()> {
+        let (id, version) = self.stat(base)?;
+        let base = serde_json::json!({ "ns_id": id, "snapshot_version": version });
+        let body = serde_json::json!({ "key": key, "overlay_base": base });
+        let url = format!("http://{}/api/create_namespace", self.admin_api);
+        self.agent.post(url).send(body.to_string())?;
+        Ok(())
+    }
+
+    /// Takes a namespace back to a version, as the original's clients do: by a lock.
+    pub fn roll_back(&self, key: &str, version: &str) -> Result<()> {
+        let call = |path: &str, body: serde_json::Value| {
+            let url = format!("http://{}/nslock/{path}", self.data_plane);
+            let request = self.agent.post(url).header("x-namespace-key", key);
+            request.send(body.to_string()).map(drop)
+        };
+        call(
+            "acquire",
+            serde_json::json!({ "owner": "bench", "version": version }),
+        )?;
+        call(
+            "release",
+            serde_json::json!({ "owner": "bench", "mode": "rollback" }),
+        )?;
+        Ok(())
+    }
+
+    /// Id and newest version of a namespace.
+    fn stat(&self, key: &str) -> Result<(String, String)> {
         let stat: serde_json::Value = serde_json::from_str(&self.admin("stat_namespace", key)?)?;
-        let version = stat["version"].as_str();
-        Ok(version.context("no version")?.to_owned())
+        let field = |name: &str| {
+            let field = stat[name].as_str();
+            field.map(str::to_owned).context("an incomplete answer")
+        };
+        Ok((field("nsid")?, field("version")?))
     }
 
     /// How many namespaces the store lists.

@@ -29,6 +29,8 @@ pub enum Workload {
     ColdPointReads,
     /// Single rows at random, each its own transaction, everything cached.
     WarmAutocommitReads,
+    /// The same, where reads may be a second behind.
+    StaleAutocommitReads,
     /// Single rows at random inside one transaction, everything cached.
     WarmTransactionReads,
     /// The whole table, right after opening a connection.
@@ -58,11 +60,12 @@ pub enum Goal {
 
 impl Workload {
     /// In the order of the table.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::BulkInsert,
         Self::AutocommitInsert,
         Self::ColdPointReads,
         Self::WarmAutocommitReads,
+        Self::StaleAutocommitReads,
         Self::WarmTransactionReads,
         Self::ColdScan,
         Self::ColdIndexRange,
@@ -79,6 +82,7 @@ impl Workload {
             Self::AutocommitInsert => "autocommit-insert",
             Self::ColdPointReads => "cold-point-reads",
             Self::WarmAutocommitReads => "warm-autocommit-reads",
+            Self::StaleAutocommitReads => "stale-autocommit-reads",
             Self::WarmTransactionReads => "warm-transaction-reads",
             Self::ColdScan => "cold-scan",
             Self::ColdIndexRange => "cold-index-range",
@@ -96,6 +100,7 @@ impl Workload {
             Self::AutocommitInsert => "autocommit insert, p50",
             Self::ColdPointReads => "cold point read (300 after opening, 14 MB), p50",
             Self::WarmAutocommitReads => "warm autocommit read, p50",
+            Self::StaleAutocommitReads => "the same, a second behind at most, p50",
             Self::WarmTransactionReads => "warm read inside a transaction, p50",
             Self::ColdScan => "cold full scan, 14 MB",
             Self::ColdIndexRange => "cold index range, 1,000 rows",
@@ -112,6 +117,7 @@ impl Workload {
             Self::AutocommitInsert => Goal::TimeOfLocal(2.0),
             Self::ColdPointReads => Goal::TimeOfEcho(3.0),
             Self::WarmAutocommitReads => Goal::TimeOfEcho(1.5),
+            Self::StaleAutocommitReads => Goal::TimeOfLocal(2.0),
             Self::WarmTransactionReads => Goal::TimeOfLocal(1.2),
             Self::ColdScan => Goal::TimeOfLocal(4.0),
             Self::ColdIndexRange => Goal::TimeOfLocal(15.0),
@@ -137,6 +143,13 @@ impl Workload {
             Self::AutocommitInsert => autocommit_inserts(&side.open(database)?),
             Self::ColdPointReads => point_reads(&side.open(database)?, POINT_READS),
             Self::WarmAutocommitReads => warm_reads(&side.open(database)?, false),
+            Self::StaleAutocommitReads => {
+                let connection = side.open(database)?;
+                if side == Side::Mvsqlite {
+                    connection.execute_batch("PRAGMA mvsqlite_staleness = 1000")?;
+                }
+                warm_reads(&connection, false)
+            }
             Self::WarmTransactionReads => warm_reads(&side.open(database)?, true),
             Self::ColdScan => scan(&side.open(database)?),
             Self::ColdIndexRange => index_range(&side.open(database)?),

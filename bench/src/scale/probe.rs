@@ -25,6 +25,8 @@ pub enum Probe {
     UpdateOwn,
     /// As `UpdateOwn`, each client in a database of its own: `NAME-0`, `NAME-1`, …
     UpdateApart,
+    /// Fills a table of its own with so many megabytes, in one transaction.
+    Fill,
     /// Opens the database anew for each of so many reads of one row.
     OpenAndRead,
 }
@@ -39,6 +41,7 @@ impl Probe {
             Self::UpdateApart => {
                 updates(count, clients, |client| side.open(&apart(database, client)))
             }
+            Self::Fill => fill(&side.open(database)?, count),
             Self::OpenAndRead => open_and_read(side, database, count),
         }
     }
@@ -57,6 +60,18 @@ fn create(connection: &Connection) -> Result<Measured> {
          INSERT INTO t SELECT id, 0, zeroblob({ROW_BYTES}) FROM i;"
     ))?;
     Ok(Measured::from_total(start.elapsed(), 1))
+}
+
+fn fill(connection: &Connection, megabytes: u64) -> Result<Measured> {
+    let start = Instant::now();
+    connection.execute_batch(&format!(
+        "BEGIN;
+         CREATE TABLE filling(id INTEGER PRIMARY KEY, body BLOB);
+         WITH RECURSIVE i(id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM i WHERE id < {megabytes})
+         INSERT INTO filling SELECT id, randomblob(1000000) FROM i;
+         COMMIT;"
+    ))?;
+    Ok(Measured::from_total(start.elapsed(), megabytes))
 }
 
 fn update_one(connection: &Connection, count: u64) -> Result<Measured> {
