@@ -7,6 +7,7 @@ use mvsqlite_protocol::v2::{
 };
 use mvsqlite_protocol::{Code, IdempotencyKey, NamespaceKey, PageImage, PageIndex, Version};
 use mvstore::error::StoreError;
+use mvstore::kv::Limits;
 use mvstore::kv::faults::{Fault, SeededFaults};
 use mvstore::kv::memory::MemoryEngine;
 use mvstore::store::Knobs;
@@ -402,4 +403,104 @@ async fn a_group_of_large_commits_is_one_commit() {
         );
         fold(&f).await;
     }
+}
+
+/// Stages tiny pages, in as many batches as it takes.
+async fn stage_many(
+    f: &Fixture,
+    key: &NamespaceKey,
+    base: &BeginReply,
+    pages: impl IntoIterator<Item = PageIndex>,
+) -> StageRef {
+    let pages: Vec<PageIndex> = pages.into_iter().collect();
+    let mut stage = None;
+    for some in pages.chunks(200) {
+        let request = StageRequest {
+            namespace: base.namespace,
+            read_version: base.read_version,
+            stage: stage.map(|stage: StageRef| stage.stage),
+            pages: some.iter().map(|index| page(*index, &[7])).collect(),
+            unstage: Default::default(),
+            incarnation: None,
+        };
+        let reply = f.store.stage(key, request).await.unwrap();
+        stage = Some(StageRef {
+            stage: reply.stage,
+            count: reply.count,
+            sum: reply.sum,
+        });
+    }
+    stage.unwrap()
+}
+
+/// Symptom: a transaction that filled a large table and dropped it again could never be committed on
+/// FoundationDB: "transaction too large". Cause: staged pages behind the new end of the database were
+/// cleared one by one in the commit's own transaction, however many they were. Fix: they are one range.
+#[tokio::test]
+async fn any_number_of_staged_pages_may_lie_behind_the_new_end() {
+    let limits = Limits {
+        transaction_bytes: 140_000,
+        ..Limits::FOUNDATIONDB
+    };
+    let f = Fixture::with_limits(limits).await;
+    let base = f.begin().await;
+    let mut pages: Pages = vec![(1, filled(3))];
+    pages.extend((3..2000).map(|index| (index, filled(9))));
+    let mut stage = None;
+    for some in pages.chunks(50) {
+        let reply = f.stage(&base, stage.map(|stage: StageRef| stage.stage), some);
+        let reply = reply.await.unwrap();
+        stage = Some(StageRef {
+            stage: reply.stage,
+            count: reply.count,
+            sum: reply.sum,
+        });
+    }
+    let mut request = f.write(&base, &[head(3, 1)]);
+    request.stage = stage;
+    let version = f.commit(&request).await.unwrap().version;
+    assert_eq!(bytes_of(&f, &f.key, version, 5).await, [1, 3, 0, 0, 0]);
+    let usage = f.store.usage(&f.key).await.unwrap();
+    assert_eq!((usage.page_versions, usage.staged_pages), (2, 0));
+}
+
+/// Symptom: a commit over many databases with scattered changes in each could never be made: the engine
+/// found it too large. Cause: each database's changelog was allowed what is meant for a transaction.
+/// Fix: they share it, as they share everything else.
+#[tokio::test]
+async fn databases_of_one_commit_share_the_room_for_their_changelogs() {
+    let limits = Limits {
+        transaction_bytes: 300_000,
+        ..Limits::FOUNDATIONDB
+    };
+    let f = Fixture::with_limits(limits).await;
+    let mut members = Vec::new();
+    let mut read_version = Default::default();
+    for number in 0..16 {
+        let name = key(&format!("db{number}"));
+        f.store.create_namespace(&name).await.unwrap();
+        let base = begin_on(&f, &name).await;
+        let scattered = (1..4000).map(|number| number * 50_000);
+        let stage = stage_many(&f, &name, &base, scattered).await;
+        read_version = f.begin().await.read_version.max(read_version);
+        members.push(GroupMember {
+            ns: name,
+            namespace: base.namespace,
+            base: base.version,
+            read: Default::default(),
+            pages: (0..4)
+                .map(|index| page(2 + index, &vec![1; 1500]))
+                .collect(),
+            stage: Some(stage),
+            lease: None,
+        });
+    }
+    let request = GroupCommitRequest {
+        key: IdempotencyKey::from_bytes([6; 16]),
+        retry: false,
+        incarnation: None,
+        read_version,
+        members,
+    };
+    f.store.commit_group(request).await.unwrap();
 }

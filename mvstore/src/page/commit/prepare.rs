@@ -29,8 +29,8 @@ pub(super) struct Prepared<'a> {
     pub inline: Vec<InlinePage<'a>>,
     /// Pages written by reference to the stage, ascending.
     pub staged: Vec<StagedPage>,
-    /// Staged pages that the commit does not need.
-    pub leftover: Vec<PageIndex>,
+    /// Staged pages from here on are not part of the commit: they were cut off again.
+    pub leftover_from: Option<PageIndex>,
     /// Pages that cease to exist.
     pub removed: Option<PageRun>,
     /// Which of these a layer shows, if there are too many of them to write.
@@ -41,6 +41,8 @@ pub(super) struct Prepared<'a> {
     pub watched: Vec<PageRun>,
     /// Everything written or removed.
     pub changed: PageSet,
+    /// Most chunks that the changelog may tell it in.
+    pub changelog_chunks: u16,
 }
 
 impl<'a> Prepared<'a> {
@@ -99,12 +101,13 @@ impl<'a> Prepared<'a> {
             page_one_class,
             inline,
             staged,
-            leftover: leftover.into_iter().map(|(index, _)| index).collect(),
+            leftover_from: leftover.first().map(|(index, _)| *index),
             removed,
             layered,
             footprint,
             watched,
             changed,
+            changelog_chunks: limits.changelog_chunks(),
         })
     }
 }
@@ -208,6 +211,12 @@ impl CommitLimits<'_> {
             amount,
             limit,
         })
+    }
+
+    /// Most chunks of one namespace's changelog entry.
+    fn changelog_chunks(&self) -> u16 {
+        let members = u16::try_from(self.members).unwrap_or(u16::MAX);
+        (self.bounds.changelog_chunks / members.max(1)).max(1)
     }
 
     /// Most ranges watched in one namespace.

@@ -1,7 +1,7 @@
 //! What a commit writes, and what it asks the engine to watch.
 
 use mvsqlite_protocol::v2::PAGE_1;
-use mvsqlite_protocol::{NamespaceId, StageId, Version};
+use mvsqlite_protocol::{NamespaceId, PageIndex, StageId, Version};
 
 use super::layer::{self, write_layer};
 use super::plan::{InlinePage, Plan};
@@ -140,7 +140,7 @@ fn write_change(
         sum: None,
     };
     let bounds = &ctx.bounds;
-    let chunks = entry.encode(bounds.changelog_chunk_bytes, bounds.changelog_chunks);
+    let chunks = entry.encode(bounds.changelog_chunk_bytes, prepared.changelog_chunks);
     for (number, chunk) in (0..).zip(&chunks) {
         let (key, offset) = ctx.keys.new_change(id, number);
         txn.set_versionstamped_key(&key, offset, chunk);
@@ -162,8 +162,9 @@ fn close_stage(
     };
     txn.set(&ctx.keys.stage(id, stage), &committed.encode());
     txn.clear_range(&ctx.keys.staged_sums(id, stage, 0));
-    for index in &prepared.leftover {
-        txn.clear(&ctx.keys.staged_page(id, stage, *index));
+    if let Some(first) = prepared.leftover_from {
+        // One range: there may be any number of them.
+        txn.clear_range(&ctx.keys.staged_pages(id, stage, first, PageIndex::MAX));
     }
     let counter = ctx.keys.usage(id, UsageKind::Staged);
     let change = Usage::default().minus(&usage_of(&record));
