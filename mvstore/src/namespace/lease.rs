@@ -140,9 +140,6 @@ impl Call<'_> {
             // Its commit would be refused, which nobody who holds a lease expects.
             return Err(locked(self.key, "its namespace lock is held").into());
         }
-        if seen.guard.lock.is_some() {
-            return Err(locked(self.key, "its namespace lock is held").into());
-        }
         let own = LeasePlace {
             number: place.unwrap_or(seen.read_version.0),
             nonce: self.nonce,

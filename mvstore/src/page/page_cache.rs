@@ -146,7 +146,8 @@ impl PageCache {
         }
         let fix = |entry: &mut Entry| entry.through = Through::Fixed(entry.through(from));
         match changed {
-            Some(changed) if changed.len() <= namespace.pages => {
+            // Whichever is shorter: the list of pages, or everything that is kept.
+            Some(changed) if changed.len() <= state.pages.len() as u64 => {
                 for page in changed.iter() {
                     if let Some(entry) = state.pages.peek_mut(&(id, page)) {
                         fix(entry);
