@@ -13,6 +13,7 @@ mod interleave;
 mod layers;
 mod lease;
 mod lock;
+mod mixture;
 mod model;
 mod original;
 mod page_cache;
