@@ -444,24 +444,13 @@ async fn any_number_of_staged_pages_may_lie_behind_the_new_end() {
     };
     let f = Fixture::with_limits(limits).await;
     let base = f.begin().await;
-    let mut pages: Pages = vec![(1, filled(3))];
-    pages.extend((3..2000).map(|index| (index, filled(9))));
-    let mut stage = None;
-    for some in pages.chunks(50) {
-        let reply = f.stage(&base, stage.map(|stage: StageRef| stage.stage), some);
-        let reply = reply.await.unwrap();
-        stage = Some(StageRef {
-            stage: reply.stage,
-            count: reply.count,
-            sum: reply.sum,
-        });
-    }
+    let stage = stage_of_size(&f, &base, 2000).await;
     let mut request = f.write(&base, &[head(3, 1)]);
-    request.stage = stage;
+    request.stage = Some(stage);
     let version = f.commit(&request).await.unwrap().version;
-    assert_eq!(bytes_of(&f, &f.key, version, 5).await, [1, 3, 0, 0, 0]);
+    assert_eq!(bytes_of(&f, &f.key, version, 5).await, [1, 7, 7, 0, 0]);
     let usage = f.store.usage(&f.key).await.unwrap();
-    assert_eq!((usage.page_versions, usage.staged_pages), (2, 0));
+    assert_eq!((usage.page_versions, usage.staged_pages), (3, 0));
 }
 
 /// Symptom: a commit over many databases with scattered changes in each could never be made: the engine
@@ -503,4 +492,55 @@ async fn databases_of_one_commit_share_the_room_for_their_changelogs() {
         members,
     };
     f.store.commit_group(request).await.unwrap();
+}
+
+/// Symptom: on FoundationDB a transaction of some 16,000 pages was refused for ever as too large, while
+/// smaller and larger ones went through. Cause: what a commit may write page by page and from where on it
+/// makes a layer were two bounds, and the first was the lower one; pages inline counted for one of them
+/// only. Fix: a commit makes a layer of what the transaction has no room for.
+#[tokio::test]
+async fn no_number_of_staged_pages_is_too_large_for_pages_and_too_small_for_a_layer() {
+    let limits = Limits {
+        transaction_bytes: 140_000,
+        ..Limits::FOUNDATIONDB
+    };
+    let f = Fixture::with_limits(limits).await;
+    for (staged, inline, removed) in (170..260).step_by(3).map(|staged| (staged, 0, 0)).chain([
+        (100, 100, 0),
+        (150, 90, 60),
+        (200, 0, 150),
+        (220, 0, 220),
+    ]) {
+        let end = 1 + staged + inline + removed;
+        f.put(&[head(end, 1)]).await;
+        let base = f.begin().await;
+        let stage = stage_of_size(&f, &base, staged).await;
+        let mut pages: Pages = (0..inline)
+            .map(|index| (1 + staged + index, filled(8)))
+            .collect();
+        pages.push(head(end - removed, 2));
+        let mut request = f.write(&base, &pages);
+        request.stage = Some(stage);
+        let case = (staged, inline, removed);
+        if let Err(error) = f.commit(&request).await {
+            panic!("{case:?}: {error}");
+        }
+        fold(&f).await;
+    }
+}
+
+/// A stage with pages from the second on.
+async fn stage_of_size(f: &Fixture, base: &BeginReply, count: u32) -> StageRef {
+    let pages: Pages = (1..=count).map(|index| (index, filled(7))).collect();
+    let mut stage = None;
+    for some in pages.chunks(50) {
+        let reply = f.stage(base, stage.map(|stage: StageRef| stage.stage), some);
+        let reply = reply.await.unwrap();
+        stage = Some(StageRef {
+            stage: reply.stage,
+            count: reply.count,
+            sum: reply.sum,
+        });
+    }
+    stage.unwrap()
 }

@@ -195,6 +195,7 @@ impl<'a> Attempt<'_, '_, 'a> {
         let limits = CommitLimits {
             bounds: &self.ctx.bounds,
             members: self.plan.members.len() as u64,
+            inline: self.plan.members.iter().map(MemberPlan::inline).sum(),
         };
         let mut pages = 0;
         for (at, plan) in self.plan.members.iter().enumerate() {

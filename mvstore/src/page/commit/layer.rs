@@ -7,9 +7,10 @@
 
 use mvsqlite_protocol::{NamespaceId, PageIndex, PageRun};
 
+use super::prepare::CommitLimits;
 use super::staged::StagedPage;
 use super::write::Staged;
-use crate::context::{Bounds, Context};
+use crate::context::Context;
 use crate::kv::{Atomic, Transaction};
 use crate::layout::{Guard, LayerKind, StageRecord, StageState, Usage, UsageKind};
 use crate::page::stage::usage_of;
@@ -34,13 +35,15 @@ impl Layered {
         staged: &[StagedPage],
         removed: Option<PageRun>,
         count: Option<u32>,
-        bounds: &Bounds,
-        members: u64,
+        limits: &CommitLimits<'_>,
     ) -> Option<Self> {
-        let most = bounds.layer_bytes / members / bounds.page_cost;
-        let most_cut_off = most.min(MOST_CUT_OFF);
+        let most = limits.versions_behind_inline();
+        let amount = staged.len() as u64;
+        let staged = amount > most;
+        let left = if staged { most } else { most - amount };
+        let most_cut_off = left.min(MOST_CUT_OFF);
         let layered = Self {
-            staged: staged.len() as u64 > most,
+            staged,
             removed: removed.is_some_and(|run| u64::from(run.count) > most_cut_off),
             count: count.unwrap_or(PageIndex::MAX),
         };

@@ -105,6 +105,11 @@ impl<'a> MemberPlan<'a> {
         })
     }
 
+    /// How many pages come along.
+    pub(super) fn inline(&self) -> u64 {
+        (self.pages.len() + usize::from(self.page_one.is_some())) as u64
+    }
+
     /// Adds everything that decides what the commit does here.
     fn hash_into(&self, hash: &mut Xxh3) {
         let member = self.member;

@@ -74,8 +74,7 @@ impl<'a> Prepared<'a> {
         let inline = plan.pages.iter().filter(|page| extent.holds(page.index));
         let inline: Vec<_> = inline.copied().collect();
         let removed = extent.removed();
-        let (bounds, members) = (limits.bounds, limits.members);
-        let layered = Layered::new(&staged, removed, extent.count(), bounds, members);
+        let layered = Layered::new(&staged, removed, extent.count(), limits);
 
         let mut runs: Vec<PageRun> = removed.into_iter().collect();
         runs.extend(inline.iter().map(|page| single(page.index)));
@@ -197,6 +196,8 @@ pub(super) struct CommitLimits<'a> {
     pub bounds: &'a Bounds,
     /// How many namespaces share one.
     pub members: u64,
+    /// Pages that come inline, over all of them.
+    pub inline: u64,
 }
 
 impl CommitLimits<'_> {
@@ -211,6 +212,18 @@ impl CommitLimits<'_> {
             amount,
             limit,
         })
+    }
+
+    /// Most page versions that are written in one namespace besides the inline pages.
+    pub(super) fn versions_behind_inline(&self) -> u64 {
+        let Bounds {
+            transaction_pages,
+            layer_bytes,
+            page_cost,
+            ..
+        } = self.bounds;
+        let left = transaction_pages.saturating_sub(self.inline);
+        left.min(layer_bytes / page_cost) / self.members.max(1)
     }
 
     /// Most chunks of one namespace's changelog entry.
