@@ -45,13 +45,23 @@ enum Source<'a> {
 /// Pages by index; where a commit names one twice, the later counts.
 type Sources<'a> = BTreeMap<PageIndex, Source<'a>>;
 
+/// What may still come inline.
+#[derive(Debug, Clone, Copy)]
+struct Room {
+    bytes: u64,
+    pages: u64,
+}
+
 /// Gathers the contents of all namespaces.
 pub(super) async fn gather(
     ctx: &Context,
     key: IdempotencyKey,
     targets: &[Target<'_>],
 ) -> Result<Vec<Contents>, CommitError> {
-    let mut room = ctx.limits.inline_bytes;
+    let mut room = Room {
+        bytes: ctx.limits.inline_bytes,
+        pages: ctx.bounds.transaction_pages,
+    };
     let mut all = Vec::new();
     for target in targets {
         let sources = sources_of(target)?;
@@ -126,13 +136,13 @@ async fn inline(
     ctx: &Context,
     id: NamespaceId,
     sources: &Sources<'_>,
-    room: &mut u64,
+    room: &mut Room,
 ) -> Result<Option<Contents>, CommitError> {
-    if sources.len() as u64 > ctx.limits.commit_pages {
+    let Some(pages) = room.pages.checked_sub(sources.len() as u64) else {
         return Ok(None);
-    }
+    };
     let mut contents = Contents::default();
-    let mut left = *room;
+    let mut bytes = room.bytes;
     let entries: Vec<_> = sources.iter().collect();
     for batch in entries.chunks(PAGES_A_BATCH) {
         let mut found = uploaded(ctx, id, &hashes_of(batch)).await?.into_iter();
@@ -144,14 +154,14 @@ async fn inline(
                 }
                 Source::Uploaded(_) => found.next().ok_or(CommitError::BadReference)?,
             };
-            let Some(rest) = left.checked_sub(content.len() as u64) else {
+            let Some(rest) = bytes.checked_sub(content.len() as u64) else {
                 return Ok(None);
             };
-            left = rest;
+            bytes = rest;
             contents.pages.push(page(**index, &content));
         }
     }
-    *room = left;
+    *room = Room { bytes, pages };
     Ok(Some(contents))
 }
 
@@ -177,7 +187,7 @@ async fn staged(
     key: IdempotencyKey,
     target: &Target<'_>,
     sources: &Sources<'_>,
-    room: &mut u64,
+    room: &mut Room,
 ) -> Result<Contents, CommitError> {
     let mut contents = Contents::default();
     let mut stage = Filling::new(ctx, key, target);
@@ -196,11 +206,12 @@ async fn staged(
                 continue;
             }
             let length = content.len() as u64;
-            *room = room.checked_sub(length).ok_or(StoreError::TooLarge {
+            room.bytes = room.bytes.checked_sub(length).ok_or(StoreError::TooLarge {
                 what: "bytes of pages of another size than most of the commit's",
                 amount: length,
-                limit: *room,
+                limit: room.bytes,
             })?;
+            room.pages = room.pages.saturating_sub(1);
             contents.pages.push(page(**index, &content));
         }
     }
@@ -245,7 +256,8 @@ impl<'a> Filling<'a> {
 
     async fn add(&mut self, index: PageIndex, content: &[u8]) -> Result<(), StoreError> {
         let length = content.len() as u64;
-        if self.bytes + length > self.ctx.limits.stage_batch_bytes {
+        let is_full = self.batch.len() as u64 >= self.ctx.bounds.transaction_pages;
+        if is_full || self.bytes + length > self.ctx.limits.stage_batch_bytes {
             self.flush().await?;
         }
         self.page_size = content.len();

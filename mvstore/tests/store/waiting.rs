@@ -4,6 +4,7 @@ use mvsqlite_protocol::v1::{
     CommitBody, CommitNamespace, CommitNamespaceInit, PageHash, WrittenPage,
 };
 use mvsqlite_protocol::{IdempotencyKey, Version};
+use mvstore::kv::Limits;
 use mvstore::v1::{CommitError, CommitRules, Committed, ReadItem};
 
 use crate::support::{Fixture, filled};
@@ -137,4 +138,49 @@ async fn a_namespace_that_is_deleted_takes_its_pages_along() {
     let empty = f.store.list_namespaces("", None, 10).await.unwrap();
     assert!(empty.is_empty());
     assert_eq!(pass(&f, 10 * HOUR).await, 0, "no entry comes due for ever");
+}
+
+/// Symptom: on FoundationDB a commit of many tiny pages was refused as too large, which ends the process
+/// of the original's client. Cause: how much comes inline went by bytes of content alone. Fix: by the
+/// number of pages as well; the rest is staged.
+#[tokio::test]
+async fn many_tiny_pages_are_committed_whatever_the_engines_limits() {
+    let f = Fixture::with_limits(Limits {
+        transaction_bytes: 140_000,
+        ..Limits::FOUNDATIONDB
+    })
+    .await;
+    let contents: Vec<Vec<u8>> = (0..600u32).map(|n| n.to_be_bytes().to_vec()).collect();
+    let mut hashes = Vec::new();
+    for some in contents.chunks(100) {
+        let some: Vec<&[u8]> = some.iter().map(Vec::as_slice).collect();
+        hashes.extend(f.store.original().upload(&f.key, &some).await.unwrap());
+    }
+    let base = f.begin().await.version.to_string();
+    let pages = (0..).zip(&hashes).map(|(index, hash)| WrittenPage {
+        index,
+        hash: *hash,
+        data: None,
+    });
+    let body = CommitBody {
+        key: IdempotencyKey::from_bytes([3; 16]),
+        retry: false,
+        lock_owner: None,
+        namespaces: vec![CommitNamespace {
+            init: CommitNamespaceInit {
+                ns_key: f.key.as_str(),
+                ns_key_hashproof: None,
+                version: &base,
+                metadata: None,
+                num_pages: 600,
+                read_set: None,
+            },
+            pages: pages.collect(),
+        }],
+    };
+    let committed = f.store.original().commit(RULES, &body).await.unwrap();
+    for index in [0, 1, 300, 599] {
+        let found = f.content(committed.version, index).await;
+        assert_eq!(found, Some(contents[index as usize].clone()));
+    }
 }
