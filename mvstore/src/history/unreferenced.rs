@@ -8,7 +8,7 @@ use mvsqlite_protocol::{NamespaceId, NamespaceKey, StageId};
 
 use super::expiry::{collect_forgotten_stage, is_forgotten};
 use super::truncate::Progress;
-use crate::context::{Context, Failure, Reruns, corrupt_in, rerun};
+use crate::context::{Context, Failure, corrupt_in, rerun};
 use crate::error::StoreError;
 use crate::kv::{Freshness, Isolation, KeyRange, RangeOptions};
 use crate::layout::{StageRecord, StageState};
@@ -36,22 +36,13 @@ async fn delete_waiting(
     progress: &mut impl Progress,
 ) -> Result<bool, StoreError> {
     let mut behind = None;
-    let mut reruns = Reruns::new();
     loop {
         if progress(*pages).is_break() {
             return Ok(false);
         }
-        match sweep_waiting(ctx, id, behind, apply).await {
-            Ok((gone, onward)) => {
-                *pages += gone;
-                behind = onward;
-                reruns = Reruns::new();
-            }
-            Err(failure) => {
-                reruns.after(failure)?;
-                continue;
-            }
-        }
+        let (gone, onward) = rerun(|| sweep_waiting(ctx, id, behind, apply)).await?;
+        *pages += gone;
+        behind = onward;
         if behind.is_none() {
             return Ok(true);
         }
@@ -66,18 +57,12 @@ async fn delete_stages(
     progress: &mut impl Progress,
 ) -> Result<bool, StoreError> {
     let mut behind = None;
-    let mut reruns = Reruns::new();
     loop {
         if progress(*pages).is_break() {
             return Ok(false);
         }
-        let (stage, record) = match next_stage(ctx, id, behind).await {
-            Ok(Some(found)) => found,
-            Ok(None) => return Ok(true),
-            Err(failure) => {
-                reruns.after(failure)?;
-                continue;
-            }
+        let Some((stage, record)) = rerun(|| next_stage(ctx, id, behind)).await? else {
+            return Ok(true);
         };
         behind = Some(stage);
         let Some(record) = record.filter(|record| is_garbage(ctx, record)) else {
