@@ -1,0 +1,1 @@
+//! One function for each decoder that takes bytes from outside.

@@ -1,0 +1,1 @@
+//! Judges histories of transactions.

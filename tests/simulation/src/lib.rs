@@ -1,0 +1,1 @@
+//! Clients, stores, network and disk in one seeded run that replays.
