@@ -1,6 +1,8 @@
 //! Registering the VFS with the program's SQLite.
 
 use std::collections::BTreeMap;
+use std::ffi::CStr;
+use std::sync::Arc;
 
 use mvsqlite_client::{Config, ConfigError, Environment};
 use mvsqlite_vfs::{Api, MissingFunction, RegisterError, Vfs};
@@ -37,6 +39,18 @@ pub enum Error {
 /// If a variable is malformed or `MVSQLITE_DATA_PLANE` is missing, or if SQLite refuses.
 pub fn register() -> Result<(), Error> {
     Registration::new().register()
+}
+
+/// Registers a VFS of this name, with an environment of the caller's own, with the SQLite of this
+/// program. Its databases are as those of another process. For simulations.
+///
+/// # Errors
+/// If SQLite refuses.
+pub fn register_as(
+    name: &'static CStr,
+    environment: Arc<Environment>,
+) -> Result<&'static Vfs, Error> {
+    Ok(Vfs::register_as(linked::api()?, name, environment)?)
 }
 
 /// A registration that is not what [`register`] does: settings of the program's own, or the VFS as

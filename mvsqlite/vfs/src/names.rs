@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use mvsqlite::{Config, ConfigError, Environment};
 use mvsqlite_protocol::DatabaseName;
 
@@ -27,7 +28,7 @@ pub(crate) enum Role {
 /// What the environment says about names, whether or not it is fit for use.
 pub(crate) enum Names {
     /// Databases can be opened.
-    Ready(Arc<Environment>),
+    Ready(ArcSwap<Environment>),
     /// The configuration is wrong: databases of ours cannot be opened. `None`: not even which names
     /// are ours is known, so all of them are.
     Broken(ConfigError, Option<Box<Config>>),
@@ -40,10 +41,12 @@ impl Names {
         name: &str,
     ) -> Option<Result<(Arc<Environment>, DatabaseName), Failure>> {
         match self {
-            Self::Ready(environment) => Some(environment.locate(name)?.map_err(|error| {
-                let message = format!("cannot open '{name}' as an mvSQLite namespace: {error}");
-                Failure::new(code::CANTOPEN, message)
-            })),
+            Self::Ready(environment) => {
+                Some(environment.load_full().locate(name)?.map_err(|error| {
+                    let message = format!("cannot open '{name}' as an mvSQLite namespace: {error}");
+                    Failure::new(code::CANTOPEN, message)
+                }))
+            }
             Self::Broken(error, _) => self.takes(name).then(|| Err(misconfigured(error))),
         }
     }
@@ -51,7 +54,7 @@ impl Names {
     /// Whether a database by this name is ours.
     pub(crate) fn takes(&self, name: &str) -> bool {
         match self {
-            Self::Ready(environment) => environment.config().takes(name),
+            Self::Ready(environment) => environment.load().config().takes(name),
             Self::Broken(_, Some(config)) => config.takes(name),
             Self::Broken(_, None) => true,
         }
@@ -60,19 +63,19 @@ impl Names {
     /// Whether every name of a database is ours, rather than those in the map only.
     pub(crate) fn takes_all(&self) -> bool {
         match self {
-            Self::Ready(environment) => !environment.config().only_mapped,
+            Self::Ready(environment) => !environment.load().config().only_mapped,
             Self::Broken(_, config) => config.as_ref().is_none_or(|config| !config.only_mapped),
         }
     }
 
     /// How much of a journal stays in memory, in bytes.
     pub(crate) fn journal_bytes(&self) -> usize {
-        let config = match self {
-            Self::Ready(environment) => environment.config(),
+        let bytes = match self {
+            Self::Ready(environment) => environment.load().config().journal_bytes,
             // No journal is ever opened.
-            Self::Broken(..) => return 0,
+            Self::Broken(..) => 0,
         };
-        usize::try_from(config.journal_bytes).unwrap_or(usize::MAX)
+        usize::try_from(bytes).unwrap_or(usize::MAX)
     }
 
     /// What a name stands for.

@@ -5,13 +5,14 @@
 //! | `mvsqlite` | `MVSQLITE_SECTOR_SIZE` |
 //! | `mvsqlite-4096`, `-8192`, `-16384`, `-32768` | the one in the name |
 //!
-//! They are one VFS with the same databases; only [`VFS_NAME`](crate::VFS_NAME) is ever the default.
+//! They are one VFS with the same databases, and [`Vfs::register_as`] makes others; only [`VFS_NAME`](crate::VFS_NAME) is ever the default.
 //! A registration is made once per SQLite library and lives for ever.
 
 use std::ffi::{CStr, c_int};
 use std::ptr;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use arc_swap::ArcSwap;
 use mvsqlite::{Config, ConfigError, Environment, PerProcess};
 
 use crate::api::Api;
@@ -100,6 +101,9 @@ type Known = (usize, &'static Vfs);
 /// The VFSs that [`Vfs::register_once`] made.
 static KNOWN: Mutex<Vec<Known>> = Mutex::new(Vec::new());
 
+/// The VFSs that [`Vfs::register_as`] made.
+static NAMED: Mutex<Vec<Known>> = Mutex::new(Vec::new());
+
 impl Vfs {
     /// Registers the VFS `mvsqlite` with a SQLite library; to be done once per library.
     ///
@@ -120,33 +124,12 @@ impl Vfs {
             return Err(RegisterError::NoDefaultVfs);
         }
         let names = match environment {
-            Ok(environment) => Names::Ready(environment),
+            Ok(environment) => Names::Ready(ArcSwap::new(environment)),
             Err((error, config)) => Names::Broken(error, config.map(Box::new)),
         };
-        // The two know each other, so both have an address before either is written.
-        let address: *mut Self = Box::into_raw(Box::<Self>::new_uninit()).cast();
-        let registration: *mut Registration =
-            Box::into_raw(Box::<Registration>::new_uninit()).cast();
         // SAFETY: the default VFS stays registered.
-        let description = unsafe { describe(registration, crate::VFS_NAME_C, &*base) };
-        // SAFETY: both allocated above for exactly this, and never freed.
-        let vfs: &'static Self = unsafe {
-            address.write(Self {
-                api,
-                names,
-                base,
-                super_journals: PerProcess::new(std::process::id(), SuperJournals::default),
-                description,
-                slot: functions::take_slot(address),
-            });
-            registration.write(Registration {
-                vfs: &*address,
-                name: crate::VFS_NAME_C,
-                page_size: None,
-            });
-            &*address
-        };
-        vfs.add_name(description, make_default)?;
+        let vfs = unsafe { Self::make(api, names, base, crate::VFS_NAME_C, None) };
+        vfs.add_name(vfs.description, make_default)?;
         for (name, page_size) in PAGE_SIZES {
             let registration = Box::into_raw(Box::new(Registration {
                 vfs,
@@ -158,6 +141,84 @@ impl Vfs {
             vfs.add_name(description, false)?;
         }
         Ok(vfs)
+    }
+
+    /// Registers a VFS of another name and with an environment of its own: databases opened through
+    /// different names are as those of different processes. The names of the page sizes are not
+    /// made. For simulations, which have many processes in one.
+    ///
+    /// # Errors
+    /// If the library has no default VFS or does not take another one.
+    pub fn register_as(
+        api: Api,
+        name: &'static CStr,
+        environment: Arc<Environment>,
+    ) -> Result<&'static Self, RegisterError> {
+        // SAFETY: a table of working functions; null asks for the default VFS.
+        let base = unsafe { (api.vfs_find)(ptr::null()) };
+        if base.is_null() {
+            return Err(RegisterError::NoDefaultVfs);
+        }
+        let library = (api.vfs_register as *const ()).addr();
+        let mut named = NAMED.lock().unwrap_or_else(PoisonError::into_inner);
+        // The functions look for nothing in their slot but the library's API.
+        let found = named.iter().find(|(of, _)| *of == library);
+        let slot = found.and_then(|(_, vfs)| vfs.slot);
+        let names = Names::Ready(ArcSwap::new(environment));
+        // SAFETY: the default VFS stays registered.
+        let vfs = unsafe { Self::make(api, names, base, name, slot) };
+        vfs.add_name(vfs.description, false)?;
+        vfs.serve_functions()?;
+        named.push((library, vfs));
+        Ok(vfs)
+    }
+
+    /// From now on databases are opened with this environment; those that are open keep theirs.
+    /// `false` if it was registered with an error instead of an environment, which stays.
+    pub fn replace_environment(&self, environment: Arc<Environment>) -> bool {
+        match &self.names {
+            Names::Ready(current) => {
+                current.store(environment);
+                true
+            }
+            Names::Broken(..) => false,
+        }
+    }
+
+    /// Makes a VFS and its main registration, with a slot of its own if none is given.
+    ///
+    /// # Safety
+    /// `base` is the default VFS, which stays registered.
+    unsafe fn make(
+        api: Api,
+        names: Names,
+        base: *mut sqlite3_vfs,
+        name: &'static CStr,
+        slot: Option<usize>,
+    ) -> &'static Self {
+        // The two know each other, so both have an address before either is written.
+        let address: *mut Self = Box::into_raw(Box::<Self>::new_uninit()).cast();
+        let registration: *mut Registration =
+            Box::into_raw(Box::<Registration>::new_uninit()).cast();
+        // SAFETY: the caller's.
+        let description = unsafe { describe(registration, name, &*base) };
+        // SAFETY: both allocated above for exactly this, and never freed.
+        unsafe {
+            address.write(Self {
+                api,
+                names,
+                base,
+                super_journals: PerProcess::new(std::process::id(), SuperJournals::default),
+                description,
+                slot: slot.or_else(|| functions::take_slot(address)),
+            });
+            registration.write(Registration {
+                vfs: &*address,
+                name,
+                page_size: None,
+            });
+            &*address
+        }
     }
 
     /// As [`Vfs::register`], with what the environment variables say.
@@ -195,12 +256,18 @@ impl Vfs {
                 vfs
             }
         };
-        let slot = vfs.slot.ok_or(RegisterError::TooManyLibraries)?;
+        vfs.serve_functions()?;
+        Ok(vfs)
+    }
+
+    /// New connections of the library get the SQL functions from now on.
+    fn serve_functions(&self) -> Result<(), RegisterError> {
+        let slot = self.slot.ok_or(RegisterError::TooManyLibraries)?;
         let entry = functions::entry_point(slot);
         // SAFETY: the entry point takes what SQLite gives to automatic extensions.
-        match unsafe { (vfs.api.auto_extension)(entry) } {
-            code::OK => Ok(vfs),
-            refused => Err(RegisterError::Refused(refused).into()),
+        match unsafe { (self.api.auto_extension)(entry) } {
+            code::OK => Ok(()),
+            refused => Err(RegisterError::Refused(refused)),
         }
     }
 

@@ -37,6 +37,20 @@ pub fn open_with(name: &str, flags: OpenFlags) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
+/// A VFS of another name, over an environment of its own.
+pub fn register_as(name: &'static CStr, environment: Arc<Environment>) -> &'static Vfs {
+    Host::get();
+    // SAFETY: the functions of the SQLite that is linked in.
+    let api = unsafe { Api::from_symbols(linked) }.unwrap();
+    Vfs::register_as(api, name, environment).unwrap()
+}
+
+/// An environment as that of the host, with caches of its own.
+pub fn another_environment() -> Arc<Environment> {
+    let store = Host::get().store.clone();
+    Environment::with_transport(Config::default(), store, Arc::new(Os::new()))
+}
+
 /// Makes a namespace and opens it.
 pub fn create(name: &str) -> Connection {
     store().create(name);

@@ -14,6 +14,7 @@ mod host;
 mod large;
 mod maintenance;
 mod model_store;
+mod named;
 mod open_readers;
 mod page_sizes;
 mod past_versions;
