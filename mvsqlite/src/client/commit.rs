@@ -6,11 +6,12 @@
 
 use std::time::Duration;
 
+use mvsqlite_planted::{Bug, active};
 use mvsqlite_protocol::v2::{
     self, CommitReply, CommitRequest, GroupChanges, GroupCommitReply, GroupCommitRequest,
     GroupName, GroupSettleRequest, SettleReply, SettleRequest,
 };
-use mvsqlite_protocol::{Code, NamespaceKey, Problem, ReadVersion, Version};
+use mvsqlite_protocol::{Code, IdempotencyKey, NamespaceKey, Problem, ReadVersion, Version};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -79,6 +80,10 @@ impl Submission for Single<'_> {
     }
 
     fn mark_retried(&mut self) -> bool {
+        if active(Bug::RetryUnderNewKey) {
+            // By its key the server knows it again.
+            self.request.key = IdempotencyKey::from_bytes(self.request.key.as_bytes().map(|b| !b));
+        }
         !std::mem::replace(&mut self.request.retry, true)
     }
 
@@ -198,7 +203,8 @@ impl DataPlane {
             };
             if !attempts.again() {
                 let error = attempts.unreachable(reason);
-                return match doubt {
+                // No answer says nothing about what the server did.
+                return match doubt && !active(Bug::TimeoutIsFailure) {
                     true => doubtful(error),
                     false => Sent::Definite(CommitOutcome::NotCommitted(error)),
                 };

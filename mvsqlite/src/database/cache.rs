@@ -17,6 +17,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use lru::LruCache;
+use mvsqlite_planted::{Bug, active};
 use mvsqlite_protocol::v2::{KnownState, MAX_OWN_COMMITS};
 use mvsqlite_protocol::{Incarnation, NamespaceId, PageIndex, PageSet, Version};
 
@@ -418,7 +419,12 @@ impl PageCache {
             return;
         };
         let (slot, known) = (namespace.slot, namespace.known);
-        let fix = |entry: &mut Entry| entry.through = Through::Fixed(entry.through(known));
+        let fix = |entry: &mut Entry| {
+            // What was changed is good no further.
+            if !active(Bug::ClientCacheStale) {
+                entry.through = Through::Fixed(entry.through(known));
+            }
+        };
         if changed.len() > self.pages.len() as u64 {
             let of_namespace = self.pages.iter_mut();
             of_namespace

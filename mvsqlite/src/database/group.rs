@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use mvsqlite_planted::{Bug, active};
 use mvsqlite_protocol::v2::{
     CommitRequest, GroupChanges, GroupCommitReply, GroupCommitRequest, GroupMember, MAX_GROUP,
     PAGE_1, StageRef,
@@ -123,7 +124,8 @@ impl DatabaseFile {
         let counter = page1::change_counter(written);
         let base = snapshot.content.as_ref().map(|header| &header.page1);
         let page1 = page1::stored(written, base.map(|page| &**page));
-        let page1_changed = base.is_none_or(|base| !page1::is_unchanged(&page1, base));
+        let page1_changed = base.is_none_or(|base| !page1::is_unchanged(&page1, base))
+            || active(Bug::CountersStored);
         let header = Header::new(Arc::from(page1), page_size);
         let room = snapshot.limits.inline_bytes / parts.max(1) as u64;
         let room = room.saturating_sub(page_size.into());
@@ -168,6 +170,9 @@ impl DatabaseFile {
         let written = Written::new(&writes, &changes, base);
         // What SQLite wrote is in its cache now as much as what it read.
         self.read_set.extend(&written.pages);
+        if active(Bug::ReadSetDropped) {
+            self.read_set.clear();
+        }
         let mut after = base.clone();
         after.content = Some(changes.header);
         after.version = reply.version;
@@ -287,6 +292,10 @@ fn assemble(
         assembly.add_written(env, file, changes, sets)?;
     }
     for other in others {
+        // What was read there is part of the transaction.
+        if active(Bug::OthersUnchecked) {
+            break;
+        }
         assembly.add_read(env, other, sets)?;
     }
     expect_few(assembly.members.len())?;

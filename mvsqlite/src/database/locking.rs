@@ -1,5 +1,6 @@
 //! Locks: a snapshot at SHARED, a write transaction from RESERVED on.
 
+use mvsqlite_planted::{Bug, active};
 use mvsqlite_protocol::v2::Concurrency;
 use mvsqlite_protocol::{Moment, Version};
 
@@ -69,6 +70,10 @@ impl DatabaseFile {
         self.counter
             .begin(snapshot.content.is_none(), other_version);
         self.last_known = Some(snapshot.version);
+        if active(Bug::ReadSetPerTransaction) {
+            // What was read before may still be in SQLite's cache.
+            self.read_set.clear();
+        }
         self.transaction = Some(Transaction {
             process: self.remote.env.process_id(),
             snapshot,
@@ -88,12 +93,14 @@ impl DatabaseFile {
 
     /// The newest version, or the one that was chosen.
     fn snapshot_to_begin_at(&self) -> Result<Begun, Cause> {
+        // All databases of a transaction show one moment.
+        let moment = self.moment().filter(|_| !active(Bug::MomentIgnored));
         match &self.held {
             Some(snapshot) => Ok(Begun {
                 snapshot: snapshot.clone(),
                 mode: Concurrency::Optimistic,
             }),
-            None => match self.moment() {
+            None => match moment {
                 None => self.begin_recent(),
                 moment => self.remote.begin(Some(self.identity), moment),
             },
@@ -160,7 +167,8 @@ impl DatabaseFile {
         if resolved.identity != transaction.snapshot.identity {
             return Err(Cause::Replaced);
         }
-        if resolved.version != transaction.snapshot.version {
+        let overtaken = resolved.version != transaction.snapshot.version;
+        if overtaken && !active(Bug::OvertakenUnchecked) {
             transaction.stale = true;
             return Err(Cause::StaleSnapshot);
         }

@@ -2,7 +2,8 @@
 //! pages are what they were then. It makes a version like any commit, so a restore can be undone by
 //! another one; folding writes it out as page versions later.
 
-use mvsqlite_protocol::{IdempotencyKey, NamespaceId, NamespaceKey, Version};
+use mvsqlite_planted::{Bug, active};
+use mvsqlite_protocol::{IdempotencyKey, NamespaceId, NamespaceKey, PageSet, Version};
 use tokio::try_join;
 
 use crate::context::{Context, Failure, Reruns};
@@ -102,7 +103,11 @@ pub(crate) fn write_restore(
     let (queued, offset) = keys.new_layer(id);
     txn.set_versionstamped_key(&queued, offset, &[]);
     let entry = ChangeEntry {
-        pages: Pages::Everything,
+        // It has to be listed: any page may be another one now.
+        pages: match active(Bug::RestoreUnlisted) {
+            true => Pages::Listed(PageSet::new()),
+            false => Pages::Everything,
+        },
         page_one: PageOneClass::Schema,
         millis: ctx.now(),
         sum: None,

@@ -16,6 +16,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use mvsqlite_planted::{Bug, active};
 use mvsqlite_protocol::ReadVersion;
 
 use super::{KeyRange, KvError};
@@ -76,9 +77,11 @@ impl ConflictWindow {
         if read_version < self.floor {
             return Err(KvError::TooOld);
         }
+        // From the first commit that was not read.
+        let unread = read_version.0 + u64::from(active(Bug::WindowOffByOne));
         let since = self
             .commits
-            .partition_point(|commit| commit.version <= read_version.0);
+            .partition_point(|commit| commit.version <= unread);
         let conflict = self
             .commits
             .range(since..)

@@ -6,6 +6,7 @@
 
 use std::collections::HashSet;
 
+use mvsqlite_planted::{Bug, active};
 use mvsqlite_protocol::v2::{BeginReply, BeginRequest, KnownState, MAX_OWN_COMMITS, PAGE_1};
 use mvsqlite_protocol::{NamespaceId, NamespaceKey, PageImage, PageSet, ReadVersion, Version};
 use tokio::try_join;
@@ -255,7 +256,9 @@ pub(crate) async fn changes_between(
             if !anchored {
                 return Ok(Changes::UNKNOWN);
             }
-            same_page_one &= entry.page_one == PageOneClass::Untouched;
+            // Whoever changed it: the client's own commits too.
+            let is_kept = entry.page_one == PageOneClass::Untouched;
+            same_page_one &= is_kept || (active(Bug::PageOneStale) && own(*version));
             if !own(*version) {
                 interval.add(entry);
             }

@@ -17,6 +17,7 @@
 //! a restore, a copy of each page (or an absent one) whose newest version below the restore is above
 //! the version restored. That every layer below is folded already makes "below it" simple.
 
+use mvsqlite_planted::{Bug, active};
 use mvsqlite_protocol::{NamespaceId, PageIndex, StageId};
 
 use super::changes::predecessor;
@@ -291,7 +292,9 @@ impl Fold<'_> {
             quietly(txn).clear(key);
             last = Some(u64::from(index) + 1);
         }
-        Ok(last.filter(|_| pairs.len() == most))
+        // Where a step ended because it was full, there may be more.
+        let may_be_more = pairs.len() == most && !active(Bug::FoldStopsEarly);
+        Ok(last.filter(|_| may_be_more))
     }
 
     /// Makes page versions of what was cut off or restored, as many as a step may.
@@ -376,6 +379,11 @@ impl Fold<'_> {
     }
 
     fn put(&self, txn: &mut dyn Transaction, index: PageIndex, value: &[u8]) {
+        if active(Bug::FoldAtNewVersion) {
+            // It would come back over what was committed since.
+            let (key, offset) = self.ctx.keys.new_page(self.id, index);
+            return txn.set_versionstamped_key(&key, offset, value);
+        }
         let key = self.ctx.keys.page_at(self.id, index, self.layer.at);
         quietly(txn).set(&key, value);
     }

@@ -22,6 +22,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use lru::LruCache;
+use mvsqlite_planted::{Bug, active};
 use mvsqlite_protocol::v2::PAGE_1;
 use mvsqlite_protocol::{NamespaceId, PageIndex, PageSet, Version};
 
@@ -144,7 +145,12 @@ impl PageCache {
         if namespace.known != from || to <= from {
             return;
         }
-        let fix = |entry: &mut Entry| entry.through = Through::Fixed(entry.through(from));
+        let fix = |entry: &mut Entry| {
+            // What was changed is good no further.
+            if !active(Bug::ServerCacheStale) {
+                entry.through = Through::Fixed(entry.through(from));
+            }
+        };
         match changed {
             // Whichever is shorter: the list of pages, or everything that is kept.
             Some(changed) if changed.len() <= state.pages.len() as u64 => {

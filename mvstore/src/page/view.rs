@@ -25,6 +25,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
+use mvsqlite_planted::{Bug, active};
 use mvsqlite_protocol::{NamespaceId, PageImage, PageIndex, StageId, Version};
 
 use super::lineage::Lineage;
@@ -119,7 +120,15 @@ impl<'a> View<'a> {
         }
         let (own, none) = open.into_iter().partition(|page| page.own.is_some());
         found.append(&mut self.contents(id, own).await?);
-        found.append(&mut self.in_base(id, guard.base(), none).await?);
+        let base = guard.base().map(|base| match active(Bug::ForkSeesPresent) {
+            // What the base became afterwards is no part of the fork.
+            true => Ancestor {
+                at: version,
+                ..base
+            },
+            false => base,
+        });
+        found.append(&mut self.in_base(id, base, none).await?);
         found.sort_unstable_by_key(|page| page.index);
         Ok(found)
     }

@@ -4,6 +4,7 @@
 //! yet. Others let it rise and are pins below it: what they need is left standing while the rest
 //! around it goes. Named snapshots will be pins.
 
+use mvsqlite_planted::{Bug, active};
 use mvsqlite_protocol::{NamespaceId, StageId, Version};
 
 use crate::context::{Context, Failure, corrupt_in};
@@ -26,7 +27,11 @@ pub(super) async fn ceiling(
     let lock = lock_of(ctx, txn, id, guard, Isolation::Serializable).await?;
     let lock = lock.map(|lock| lock.snapshot);
     let layers = guard.layers.iter().map(|layer| predecessor(layer.at));
-    let forks = forked_at(ctx, txn, id).await?;
+    let mut forks = forked_at(ctx, txn, id).await?;
+    if active(Bug::ForkUnheld) {
+        // They have nothing else that holds their pages.
+        forks.clear();
+    }
     Ok(layers.chain(forks).chain(lock).min())
 }
 

@@ -1,5 +1,6 @@
 //! Which versions of a page no readable moment needs: the rules, without a store.
 
+use mvsqlite_planted::{Bug, active};
 use mvsqlite_protocol::Version;
 
 use super::holds::Holds;
@@ -38,7 +39,10 @@ impl<'a> Judge<'a> {
     /// one is needed only while there is something below it that would be seen in its place.
     pub(super) fn may_go(&mut self, this: PageVersion, next: Option<Version>) -> bool {
         let anchors = &self.holds.anchors;
-        let first = anchors.partition_point(|anchor| *anchor < this.version);
+        let first = anchors.partition_point(|anchor| {
+            // A version that an anchor stands at is seen from there.
+            *anchor < this.version || (*anchor == this.version && active(Bug::SweepTooFar))
+        });
         let seen = match (anchors.get(first), next) {
             (None, _) => false,
             (Some(_), None) => true,

@@ -5,6 +5,7 @@
 //! said, which the committing transaction checks), so it is worked out once, whatever the number of
 //! attempts.
 
+use mvsqlite_planted::{Bug, active};
 use mvsqlite_protocol::v2::PAGE_1;
 use mvsqlite_protocol::{PageIndex, PageRun, PageSet};
 
@@ -144,7 +145,10 @@ fn page_one<'a>(
     };
     let class = classify(base, page.content);
     match plan.member.dialect {
-        Dialect::V2 if class == PageOneClass::Untouched => (None, class),
+        // Stored as it comes it would undo what others allocated since the base.
+        Dialect::V2 if class == PageOneClass::Untouched && !active(Bug::CountersStored) => {
+            (None, class)
+        }
         Dialect::V2 => (Some(page), class),
         // Written blindly, it may undo what others changed since the base.
         Dialect::V1 if !judges_page_one(&plan.member.rule) => (Some(page), PageOneClass::Schema),

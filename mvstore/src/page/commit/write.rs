@@ -1,5 +1,6 @@
 //! What a commit writes, and what it asks the engine to watch.
 
+use mvsqlite_planted::{Bug, active};
 use mvsqlite_protocol::v2::PAGE_1;
 use mvsqlite_protocol::{NamespaceId, PageIndex, StageId, Version};
 
@@ -23,6 +24,9 @@ pub(super) type Staged = Option<(StageId, StageRecord)>;
 /// Writes what became of the commit, where its next sending looks for it.
 pub(super) fn write_outcome(ctx: &Context, txn: &mut dyn Transaction, plan: &Plan<'_>) {
     let (home, key) = (plan.home.id, plan.commit.key);
+    if active(Bug::ForgetOutcome) {
+        return;
+    }
     let (outcome, offset) = Outcome::encode_committed(plan.digest);
     txn.set_versionstamped_value(&ctx.keys.outcome(home, key), &outcome, offset);
     forget_later(ctx, txn, home, key);
@@ -66,6 +70,10 @@ pub(super) fn watch(
 ) {
     let keys = &ctx.keys;
     for run in &prepared.watched {
+        // Each of them, or a commit at the same moment goes unseen.
+        if active(Bug::SkipConflictRange) {
+            break;
+        }
         txn.add_read_conflict(&keys.pages(id, run.first, run.end()));
     }
     let also = match prepared.footprint {
@@ -133,8 +141,13 @@ fn write_change(
     id: NamespaceId,
     prepared: &Prepared<'_>,
 ) {
+    let mut changed = prepared.changed.clone();
+    if active(Bug::DropFromChangelog) {
+        // Every page, or caches keep the old one.
+        changed = changed.iter().skip(1).collect();
+    }
     let entry = ChangeEntry {
-        pages: Pages::Listed(prepared.changed.clone()),
+        pages: Pages::Listed(changed),
         page_one: prepared.page_one_class,
         millis: ctx.now(),
         sum: None,
