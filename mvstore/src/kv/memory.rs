@@ -124,7 +124,14 @@ impl MemoryEngine {
     /// What a restart does: everything committed stays, versions go on higher up, and transactions
     /// begun before are too old.
     pub fn restart(&self) {
+        self.restart_at(ReadVersion(u64::MAX));
+    }
+
+    /// What a power loss does to an engine that had not made everything durable: commits above this
+    /// version are gone, which must be one that can still be read. Else as [`Self::restart`].
+    pub fn restart_at(&self, durable: ReadVersion) {
         let mut state = self.shared.lock();
+        state.lose_above(durable.0);
         state.visible += RESTART_GAP;
         state.run = Run {
             number: state.visible,
@@ -220,6 +227,14 @@ impl State {
                 self.superseded.push_back((version, key));
             }
         }
+    }
+
+    fn lose_above(&mut self, version: u64) {
+        self.values.retain(|_, chain| {
+            chain.retain(|stored| stored.version <= version);
+            !chain.is_empty()
+        });
+        self.superseded.retain(|(at, _)| *at <= version);
     }
 
     /// Lets go of what nobody may read any more.
@@ -366,5 +381,34 @@ impl Transaction for MemoryTransaction {
         let mut state = shared.lock();
         state.window.check(started.read_version, &request.reads)?;
         Ok(state.commit(request, shared.options.clock.now()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn set(engine: &MemoryEngine, key: &[u8], value: &[u8]) -> Version {
+        let mut txn = engine.begin(Freshness::Strict);
+        txn.set(key, value);
+        txn.commit().await.unwrap()
+    }
+
+    async fn get(engine: &MemoryEngine, key: &[u8]) -> Option<Bytes> {
+        let txn = engine.begin(Freshness::Strict);
+        txn.get(key, Isolation::Snapshot).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_power_loss_takes_back_what_was_not_durable_and_versions_still_go_up() {
+        let engine = MemoryEngine::new();
+        let durable = set(&engine, b"a", b"1").await;
+        set(&engine, b"a", b"2").await;
+        let lost = set(&engine, b"b", b"3").await;
+        engine.restart_at(ReadVersion(durable.commit()));
+        assert_eq!(get(&engine, b"a").await.as_deref(), Some(&b"1"[..]));
+        assert_eq!(get(&engine, b"b").await, None);
+        assert!(set(&engine, b"b", b"4").await > lost);
+        assert_eq!(get(&engine, b"b").await.as_deref(), Some(&b"4"[..]));
     }
 }
