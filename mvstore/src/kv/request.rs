@@ -230,7 +230,7 @@ impl Draft {
 
     /// Whether the transaction commits without a check: it wrote nothing, named no write conflict
     /// and misused nothing.
-    pub(super) fn is_read_only(&self) -> bool {
+    pub fn is_read_only(&self) -> bool {
         self.mutations.is_empty() && self.write_conflicts.is_empty() && self.misuse.is_none()
     }
 
