@@ -1,5 +1,6 @@
 //! A copy of a database as a plain file, judged by an ordinary SQLite.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use rusqlite::types::FromSql;
@@ -53,6 +54,21 @@ impl Copied {
         let mut statement = self.connection.prepare(sql).unwrap();
         let rows = statement.query_map([], |row| row.get(0)).unwrap();
         rows.map(|value| value.unwrap()).collect()
+    }
+
+    /// Columns `worker` and `number` of a table, by worker.
+    ///
+    /// # Panics
+    /// If it has no such columns.
+    pub fn numbers(&self, table: &str) -> BTreeMap<u32, BTreeSet<i64>> {
+        let sql = format!("SELECT worker, number FROM \"{table}\"");
+        let mut statement = self.connection.prepare(&sql).unwrap();
+        let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)));
+        let mut numbers = BTreeMap::<u32, BTreeSet<i64>>::new();
+        for (worker, number) in rows.unwrap().map(Result::unwrap) {
+            numbers.entry(worker).or_default().insert(number);
+        }
+        numbers
     }
 
     /// The one value of a query with one row.

@@ -20,24 +20,30 @@
 mod artifacts;
 mod check;
 mod client;
+mod journal;
 mod ledger;
 mod poll;
 mod ports;
 mod process;
 mod proxy;
 mod session;
+mod small_disk;
 mod store;
+mod worker;
 
 pub use artifacts::{mvstore, newest_sqlite, preload_library, repository, speedtest1};
 pub use check::{Copied, copy_out};
 pub use client::Client;
+pub use journal::{Journal, Told, judge_all};
 pub use ledger::{LEDGER, Ledger};
 pub use poll::until;
 pub use ports::{free_port, is_free};
 pub use process::{Finished, Running};
 pub use proxy::{Fault, Proxy};
 pub use session::{Session, SqlError};
+pub use small_disk::SmallDisk;
 pub use store::{Store, StoreOptions};
+pub use worker::{Job, Worker};
 
 /// The SQLite result codes that the tests name: those that docs/reference/client.md promises.
 pub mod code {

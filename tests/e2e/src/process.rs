@@ -59,6 +59,11 @@ impl Running {
         }
     }
 
+    /// Its process id, which is also the number of its group.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Whether it has ended already.
     pub fn is_finished(&mut self) -> bool {
         self.child.try_wait().unwrap().is_some()
@@ -98,6 +103,13 @@ impl Running {
         drop(kill);
     }
 
+    /// Sends it and all that it started a signal such as `-STOP`.
+    pub fn signal_group(&self, signal: &str) {
+        let group = format!("-{}", self.child.id());
+        let kill = Command::new("kill").args([signal, "--", &group]).output();
+        drop(kill);
+    }
+
     fn wait(&mut self) -> ExitStatus {
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -127,9 +139,7 @@ impl Running {
     }
 
     fn kill_group(&self) {
-        let group = format!("-{}", self.child.id());
-        let kill = Command::new("kill").args(["-KILL", "--", &group]).output();
-        drop(kill);
+        self.signal_group("-KILL");
     }
 }
 

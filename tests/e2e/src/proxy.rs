@@ -24,6 +24,8 @@ pub enum Fault {
     Silence,
     /// Everything arrives this much later, in both directions.
     Delay(Duration),
+    /// Of what is sent, in either direction, half a piece arrives; then the connection is cut.
+    Tear,
     /// Requests of these calls (such as `commit`) are cut before the server sees them.
     LoseRequest(&'static [&'static str]),
     /// Requests of these calls reach the server; its replies do not come back.
@@ -174,6 +176,10 @@ impl Shared {
                 Err(error) if is_timeout(&error) => continue,
                 Err(_) => break,
             };
+            if self.fault() == Fault::Tear && self.strike() {
+                to.write_all(&buffer[..length / 2]).ok();
+                break;
+            }
             if !admit(self, pair, &buffer[..length]) || to.write_all(&buffer[..length]).is_err() {
                 break;
             }

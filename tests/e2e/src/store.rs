@@ -12,6 +12,9 @@ use crate::{mvstore, until};
 /// How long a store may take to become ready or to stop.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// The variable that ends a store at a named point.
+const CRASH_AT: &str = "MVSTORE_CRASH_AT";
+
 /// How to start a store, where it differs from the default.
 #[derive(Debug, Clone)]
 pub struct StoreOptions {
@@ -23,6 +26,8 @@ pub struct StoreOptions {
     pub admin_api: u16,
     /// Further arguments.
     pub arguments: Vec<String>,
+    /// The directory for its log and the test's files; a temporary one of its own if `None`.
+    pub scratch: Option<PathBuf>,
 }
 
 impl Default for StoreOptions {
@@ -32,6 +37,7 @@ impl Default for StoreOptions {
             data_plane: free_port(),
             admin_api: free_port(),
             arguments: Vec::new(),
+            scratch: None,
         }
     }
 }
@@ -40,7 +46,9 @@ impl Default for StoreOptions {
 pub struct Store {
     options: StoreOptions,
     data_dir: PathBuf,
-    scratch: tempfile::TempDir,
+    scratch: PathBuf,
+    /// Removed when this is dropped.
+    _temporary: Option<tempfile::TempDir>,
     child: Option<Child>,
     expected_log: Vec<String>,
 }
@@ -71,7 +79,7 @@ impl Store {
     /// If it becomes ready, or does neither.
     pub fn start_refused(options: StoreOptions) -> (ExitStatus, String) {
         let mut store = Self::prepared(options);
-        store.spawn();
+        store.launch(None);
         let status = until("mvstore to refuse to start", PATIENCE, || {
             assert!(!store.is_ready(), "mvstore serves\n{}", store.log());
             store.child.as_mut().unwrap().try_wait().unwrap()
@@ -81,15 +89,20 @@ impl Store {
     }
 
     fn prepared(options: StoreOptions) -> Self {
-        let scratch = tempfile::Builder::new()
-            .prefix("mvsqlite-e2e-")
-            .tempdir()
-            .unwrap();
-        let own = scratch.path().join("data");
+        let temporary = options.scratch.is_none().then(|| {
+            let prefix = tempfile::Builder::new().prefix("mvsqlite-e2e-").tempdir();
+            prefix.unwrap()
+        });
+        let scratch = match &temporary {
+            Some(directory) => directory.path().to_owned(),
+            None => options.scratch.clone().unwrap(),
+        };
+        let own = scratch.join("data");
         Self {
             data_dir: options.data_dir.clone().unwrap_or(own),
             options,
             scratch,
+            _temporary: temporary,
             child: None,
             expected_log: Vec::new(),
         }
@@ -100,8 +113,7 @@ impl Store {
     /// # Panics
     /// If it does not become ready.
     pub fn restart(&mut self) {
-        assert!(self.child.is_none(), "the store is still running");
-        self.spawn();
+        self.launch(None);
         until("mvstore to be ready", PATIENCE, || {
             if let Some(status) = self.child.as_mut().unwrap().try_wait().unwrap() {
                 panic!(
@@ -113,7 +125,13 @@ impl Store {
         });
     }
 
-    fn spawn(&mut self) {
+    /// Starts it and does not wait. With `trap` it ends by itself at a named point, as
+    /// `MVSTORE_CRASH_AT` says.
+    ///
+    /// # Panics
+    /// If it is running.
+    pub fn launch(&mut self, trap: Option<&str>) {
+        assert!(self.child.is_none(), "the store is still running");
         let log = self.log_file();
         let mut command = Command::new(mvstore());
         command
@@ -122,18 +140,20 @@ impl Store {
             .arg("--data-dir")
             .arg(&self.data_dir)
             .args(&self.options.arguments)
-            .current_dir(self.scratch.path())
+            .current_dir(&self.scratch)
             .env("NO_COLOR", "1")
             .env_remove("RUST_LOG")
             .env("RUST_BACKTRACE", "1")
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log);
+        command.env_remove(CRASH_AT);
+        command.envs(trap.map(|point| (CRASH_AT, point)));
         self.child = Some(command.spawn().expect("mvstore starts"));
     }
 
     fn log_file(&self) -> File {
-        let path = self.scratch.path().join("store.log");
+        let path = self.scratch.join("store.log");
         let opened = OpenOptions::new().create(true).append(true).open(path);
         opened.unwrap()
     }
@@ -141,7 +161,9 @@ impl Store {
     /// Whether it answers that it is ready to serve.
     pub fn is_ready(&self) -> bool {
         let url = format!("http://{}/readyz", self.admin_address());
-        matches!(ureq::get(&url).call(), Ok(answer) if answer.status() == 200)
+        let patience = Some(Duration::from_secs(1));
+        let request = ureq::get(&url).config().timeout_global(patience).build();
+        matches!(request.call(), Ok(answer) if answer.status() == 200)
     }
 
     /// What it answers to that: status and text.
@@ -153,6 +175,30 @@ impl Store {
         let mut answer = ureq::get(&url).call().unwrap();
         let text = answer.body_mut().read_to_string().unwrap();
         (answer.status().as_u16(), text)
+    }
+
+    /// Whether it has been started, and not been seen to end since.
+    pub fn is_running(&self) -> bool {
+        self.child.is_some()
+    }
+
+    /// How it ended, if it did so by itself; it can be started again then.
+    ///
+    /// # Panics
+    /// Never.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        let status = self.child.as_mut()?.try_wait().unwrap()?;
+        self.child = None;
+        Some(status)
+    }
+
+    /// Sends it a signal such as `-STOP`.
+    ///
+    /// # Panics
+    /// If it is not running.
+    pub fn signal(&self, signal: &str) {
+        let pid = self.pid().to_string();
+        Command::new("kill").args([signal, &pid]).status().unwrap();
     }
 
     /// Ends it as `kill -9` does, at whatever it is doing.
@@ -187,6 +233,14 @@ impl Store {
         if self.child.is_some() {
             self.stop();
         }
+        self.judge_log();
+    }
+
+    /// Judges its log so far.
+    ///
+    /// # Panics
+    /// If it has a line of WARN, ERROR or a panic that was not announced.
+    pub fn judge_log(&self) {
         let log = self.log();
         let unexpected: Vec<&str> = log
             .lines()
@@ -212,7 +266,7 @@ impl Store {
 
     /// Everything it logged so far, over all restarts.
     pub fn log(&self) -> String {
-        let bytes = fs::read(self.scratch.path().join("store.log")).unwrap_or_default();
+        let bytes = fs::read(self.scratch.join("store.log")).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
@@ -263,7 +317,7 @@ impl Store {
 
     /// A directory that lives as long as this.
     pub fn scratch(&self) -> &Path {
-        self.scratch.path()
+        &self.scratch
     }
 
     /// Its process id.

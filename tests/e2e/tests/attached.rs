@@ -3,12 +3,11 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
-use std::collections::BTreeSet;
-use std::fs;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use mvsqlite_e2e::{Client, Copied, Running, Session, Store, code, copy_out, until};
+use mvsqlite_e2e::{
+    Client, Copied, Job, Session, Store, Told, Worker, code, copy_out, judge_all, until,
+};
 
 const ONE: &str = "bank-one";
 const OTHER: &str = "bank-other";
@@ -18,8 +17,8 @@ const SCHEMA: &str = "
     INSERT INTO account SELECT i, 1000, zeroblob(2500) FROM n;
     CREATE TABLE transfer (worker, number, body, PRIMARY KEY (worker, number));";
 
-const WRITERS: usize = 4;
-const SECONDS: &str = "16";
+const WRITERS: u32 = 4;
+const LASTING: Duration = Duration::from_secs(16);
 /// For how long store and clients are killed; then the others come to rest.
 const KILLING: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -33,50 +32,14 @@ fn banks() -> Store {
     store
 }
 
-struct Worker {
-    journal: PathBuf,
-    running: Option<Running>,
-}
-
-impl Worker {
-    fn start(store: &Store, client: &Client, number: i64) -> Self {
-        let journal = store.scratch().join(format!("attached-{number}"));
-        let (name, path) = (number.to_string(), journal.to_str().unwrap());
-        let arguments = [ONE, OTHER, &name, SECONDS, path];
-        let running = client.start_python("attached_worker.py", &arguments);
-        Self {
-            running: Some(running),
-            journal,
-        }
-    }
-
-    /// What it wrote down under a letter.
-    fn noted(&self, kind: char) -> BTreeSet<i64> {
-        let text = fs::read_to_string(&self.journal).unwrap_or_default();
-        let of_kind = text.lines().filter_map(|line| line.strip_prefix(kind));
-        of_kind
-            .filter_map(|number| number.trim().parse().ok())
-            .collect()
-    }
-
-    fn judge(&self, number: usize, was_killed: bool, one: &Copied, other: &Copied) -> usize {
-        let (acknowledged, mut unknown) = (self.noted('A'), self.noted('U'));
-        if was_killed {
-            // It did not live to write down what it did last.
-            let last = acknowledged.union(&unknown).last();
-            unknown.insert(last.map_or(0, |last| last + 1));
-        }
-        let stored = |copy: &Copied| -> BTreeSet<i64> {
-            let sql = format!("SELECT number FROM transfer WHERE worker = {number}");
-            copy.column(&sql).into_iter().collect()
-        };
-        let (left, right) = (stored(one), stored(other));
-        assert_eq!(left, right, "worker {number}: half a transaction");
-        assert!(left.is_superset(&acknowledged), "worker {number}: lost");
-        let known: BTreeSet<_> = acknowledged.union(&unknown).copied().collect();
-        assert!(known.is_superset(&left), "worker {number}: invented");
-        acknowledged.len()
-    }
+fn start(store: &Store, client: &Client, script: &str, number: u32) -> Worker {
+    let job = Job {
+        script,
+        databases: &[ONE, OTHER],
+        lasting: LASTING,
+        keep: number.is_multiple_of(2),
+    };
+    Worker::start(client, job, number, store.scratch())
 }
 
 #[test]
@@ -86,12 +49,14 @@ fn transfers_between_two_databases_are_whole_at_every_moment_and_after_every_kil
     let client = Client::of(&store).env("MVSQLITE_HTTP_TIMEOUT_SECS", "1");
     let begun = Instant::now();
     let mut writers: Vec<_> = (0..WRITERS)
-        .map(|number| Worker::start(&store, &client, number as i64))
+        .map(|number| start(&store, &client, "attached_worker.py", number))
         .collect();
-    let mut reader = Worker::start(&store, &client, -1);
-    let acknowledged = |writers: &[Worker]| -> usize {
-        writers.iter().map(|worker| worker.noted('A').len()).sum()
+    let mut reader = start(&store, &client, "attached_reader.py", WRITERS);
+    let told = |writers: &[Worker]| -> Vec<Told> {
+        writers.iter().map(|writer| writer.journal.told()).collect()
     };
+    let acknowledged =
+        |writers: &[Worker]| -> usize { told(writers).iter().map(|t| t.acknowledged.len()).sum() };
     let mut round = 0;
     while begun.elapsed() < KILLING {
         round += 1;
@@ -101,28 +66,23 @@ fn transfers_between_two_databases_are_whole_at_every_moment_and_after_every_kil
         });
         store.kill();
         match round {
-            2 => drop(writers[0].running.take().unwrap().kill()),
+            2 => writers[0].kill(),
             3 => until("a transfer to be given up", PATIENCE, || {
-                let given_up = |w: &Worker| !w.noted('U').is_empty() || !w.noted('F').is_empty();
-                writers.iter().any(given_up).then_some(())
+                // The one that each is at counts as unknown.
+                let given_up = |told: &Told| told.unknown.len() > 1 || !told.refused.is_empty();
+                told(&writers).iter().any(given_up).then_some(())
             }),
             _ => {}
         }
         store.restart();
     }
     assert!(round >= 3, "too few rounds");
-    let finished = reader.running.take().unwrap().finish();
-    println!("reader: {}", finished.ok());
-    for (number, worker) in writers.iter_mut().enumerate() {
-        if let Some(running) = worker.running.take() {
-            println!("worker {number}: {}", running.finish().ok());
-        }
-    }
+    reader.finish();
+    writers.iter_mut().for_each(Worker::finish);
     let (one, other) = (copy_out(&store, ONE), copy_out(&store, OTHER));
-    let judged = writers.iter().enumerate();
-    let transfers: usize = judged
-        .map(|(number, worker)| worker.judge(number, number == 0, &one, &other))
-        .sum();
+    let journals = writers.iter().map(|writer| &writer.journal);
+    judge_all(journals, &[(&one, "transfer"), (&other, "transfer")]);
+    let transfers = acknowledged(&writers);
     let sum = |copy: &Copied| copy.value::<i64>("SELECT sum(amount) FROM account");
     assert_eq!(sum(&one) + sum(&other), 2 * 16 * 1000);
     println!("{transfers} transfers acknowledged over {round} kills, all there");

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use mvsqlite_e2e::{Client, Ledger, Store, copy_out, until};
 
-const WORKERS: usize = 5;
+const WORKERS: u32 = 5;
 const SECONDS: u64 = 30;
 /// For how long the store is killed again and again; then the workers come to rest.
 const KILLING: Duration = Duration::from_secs(22);

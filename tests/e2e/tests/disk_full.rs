@@ -3,53 +3,13 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
-use std::fs;
-use std::path::Path;
-use std::process::Command;
-
-use mvsqlite_e2e::{Client, Session, Store, StoreOptions, code, copy_out};
+use mvsqlite_e2e::{Client, Session, SmallDisk, Store, StoreOptions, code, copy_out};
 
 /// Room for a store beside the reserve that it never touches (256 MiB).
-const DISK: &str = "size=480m";
+const DISK: u64 = 480 << 20;
 const BALLAST: u64 = 100 << 20;
 /// More than the journals and memtables that the engine may give back at once.
 const MORE_BALLAST: u64 = 110 << 20;
-
-struct SmallDisk(tempfile::TempDir);
-
-impl SmallDisk {
-    fn mount() -> Option<Self> {
-        let directory = tempfile::tempdir().unwrap();
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", DISK, "mvsqlite-e2e"]);
-        let mounted = mount.arg(directory.path()).output().ok()?;
-        mounted.status.success().then(|| Self(directory))
-    }
-
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        // Lazily: a store that is still being killed may have files open.
-        Command::new("umount")
-            .arg("-l")
-            .arg(self.path())
-            .status()
-            .ok();
-    }
-}
-
-/// Makes a file of this many bytes.
-fn take_room(path: &Path, bytes: u64) {
-    let written = Command::new("fallocate")
-        .args(["-l", &bytes.to_string()])
-        .arg(path)
-        .status();
-    assert!(written.unwrap().success());
-}
 
 /// Inserts rows of 1 MB until SQLite says no; how many were acknowledged, in all.
 fn fill(session: &mut Session, mut rows: u32) -> u32 {
@@ -67,12 +27,11 @@ fn fill(session: &mut Session, mut rows: u32) -> u32 {
 
 #[test]
 fn a_full_disk_refuses_commits_keeps_what_it_has_and_recovers_when_there_is_room() {
-    let Some(disk) = SmallDisk::mount() else {
+    let Some(disk) = SmallDisk::mount(DISK) else {
         println!("SKIPPED: mounting a small tmpfs takes root");
         return;
     };
-    let ballast = disk.path().join("ballast");
-    take_room(&ballast, BALLAST);
+    disk.take_room("some", BALLAST);
     let mut store = Store::start_with(StoreOptions {
         data_dir: Some(disk.path().join("data")),
         ..StoreOptions::default()
@@ -96,8 +55,7 @@ fn a_full_disk_refuses_commits_keeps_what_it_has_and_recovers_when_there_is_room
     );
     // The engine tidies up behind the writer and may find room again, once in a while enough for a
     // small commit: the next refusal is only certain with that room taken.
-    let more_ballast = disk.path().join("more-ballast");
-    take_room(&more_ballast, MORE_BALLAST);
+    disk.take_room("more", MORE_BALLAST);
     session.fails("CREATE TABLE u (x)", code::FULL);
     let readiness = store.readiness();
     assert_eq!(readiness.0, 200, "it serves reads: {}", readiness.1);
@@ -107,8 +65,8 @@ fn a_full_disk_refuses_commits_keeps_what_it_has_and_recovers_when_there_is_room
         readiness.1
     );
 
-    fs::remove_file(&more_ballast).unwrap();
-    fs::remove_file(&ballast).unwrap();
+    disk.give_room("more");
+    disk.give_room("some");
     session.ok("INSERT INTO t (body) VALUES (randomblob(1000000))");
     println!("full after {rows} rows of 1 MB; went on when there was room");
 

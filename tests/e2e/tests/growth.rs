@@ -6,9 +6,9 @@
 
 use std::time::Duration;
 
-use mvsqlite_e2e::{Client, Store, copy_out};
+use mvsqlite_e2e::{Client, Job, Store, Worker, copy_out};
 
-const SECONDS: &str = "50";
+const LASTING: Duration = Duration::from_secs(50);
 
 fn churn(setup: &str, workers: u32) {
     let store = Store::start();
@@ -19,35 +19,41 @@ fn churn(setup: &str, workers: u32) {
         CREATE INDEX item_length ON item (length(body));";
     client.query("growth", &format!("{setup}{table}"));
 
-    let model = |worker: u32| store.scratch().join(format!("model-{worker}.json"));
-    let start = |worker: u32| {
-        let (number, model) = (worker.to_string(), model(worker));
-        let arguments = ["growth", &number, SECONDS, model.to_str().unwrap()];
+    let start = |number: u32, script| {
+        let job = Job {
+            script,
+            databases: &["growth"],
+            lasting: LASTING,
+            keep: true,
+        };
         // Every other one runs on the newest SQLite: both write the same pages.
-        let client = match worker % 2 {
+        let client = match number % 2 {
             0 => client.clone(),
             _ => client.clone().with_newest_sqlite(),
         };
-        client.start_python("growth_worker.py", &arguments)
+        Worker::start(&client, job, number, store.scratch())
     };
-    let writers: Vec<_> = (0..workers).map(start).collect();
-    let reader = client.start_python("growth_reader.py", &["growth", SECONDS]);
-    for (worker, writer) in writers.into_iter().enumerate() {
-        println!("writer {worker}: {}", writer.finish().ok());
-    }
-    println!("reader: {}", reader.finish().ok());
+    let mut writers: Vec<_> = (0..workers).map(|n| start(n, "growth_worker.py")).collect();
+    let mut reader = start(workers + workers % 2, "snapshot_reader.py");
+    writers.iter_mut().for_each(Worker::finish);
+    reader.finish();
 
     let copy = copy_out(&store, "growth");
     let pages: i64 = copy.value("PRAGMA page_count");
     let free: i64 = copy.value("PRAGMA freelist_count");
     println!("{pages} pages, {free} of them free");
-    let models: Vec<_> = (0..workers).map(model).collect();
+    let beside = |worker: &Worker, what| format!("{}.{what}", worker.journal.path().display());
+    let models: Vec<_> = writers
+        .iter()
+        .map(|writer| beside(writer, "model"))
+        .collect();
     let mut arguments = vec![copy.path().to_str().unwrap()];
-    arguments.extend(models.iter().map(|path| path.to_str().unwrap()));
-    println!(
-        "{}",
-        Client::local().python("growth_check.py", &arguments).ok()
-    );
+    arguments.extend(models.iter().map(String::as_str));
+    let checked = Client::local().python("growth_check.py", &arguments);
+    println!("{}", checked.ok());
+    let snapshots = beside(&reader, "snapshots");
+    let checked = client.python("snapshot_check.py", &["growth", "20", &snapshots]);
+    println!("{}", checked.ok());
     store.finish();
 }
 

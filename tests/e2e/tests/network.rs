@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use mvsqlite_e2e::{Client, Fault, Ledger, Proxy, Store, until};
 
-const WORKERS: usize = 5;
+const WORKERS: u32 = 5;
 const SECONDS: u64 = 25;
 const FAILING: Duration = Duration::from_secs(15);
 
