@@ -10,6 +10,7 @@ nothing, because what was sent may still arrive.
 """
 
 import json
+import time
 
 from mv import one
 from worker import Appended, Worker
@@ -87,6 +88,8 @@ class Growth(Worker):
         else:
             self.write_down(self.rows)
         super().note(outcome, number)
+        # All versions of all pages are kept: it is not to fill the disk.
+        time.sleep(0.01)
 
 
 Growth().run()

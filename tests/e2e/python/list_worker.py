@@ -38,11 +38,11 @@ class Lists(Worker):
         outcome = super().attempt(number)
         if self.record is not None:
             ended = None if outcome == "U" else time.monotonic_ns()
-            names = {"A": "Committed", "U": "Unknown", "C": "Aborted", "R": "Aborted"}
+            names = {"A": "committed", "U": "unknown", "C": "aborted", "R": "aborted"}
             self.record |= {"begun": begun, "ended": ended, "outcome": names[outcome]}
             if outcome == "A":
                 self.record["committed_at"] = self.committed_at()
-            self.history.line(json.dumps(self.record))
+            self.write_down()
         return outcome
 
     def version(self):
@@ -51,7 +51,7 @@ class Lists(Worker):
 
     def committed_at(self):
         """The version of a commit, where there was one."""
-        wrote = any("Append" in operation for operation in self.record["operations"])
+        wrote = any("append" in operation for operation in self.record["operations"])
         return self.version() if wrote else None
 
     def transaction(self, db, number):
@@ -60,17 +60,23 @@ class Lists(Worker):
             "index": number,
             "begun": time.monotonic_ns(),
             "ended": None,
-            "outcome": "Unknown",
+            "outcome": "unknown",
             "operations": [],
             "read_at": None,
             "committed_at": None,
         }
+        if self.chance.random() < 0.5:
+            # Only with snapshots of both does the newer one tell the moment.
+            db.execute("SELECT count(*) FROM main.sqlite_schema, other.sqlite_schema").fetchone()
+            self.record["read_at"] = self.version()
         for _ in range(self.chance.randint(1, 5)):
             # A few keys are everybody's favourites.
             key = FIRST + min(self.chance.randrange(KEYS), self.chance.randrange(KEYS))
             self.append(db, key) if self.chance.random() < 0.5 else self.read(db, key)
-        self.record["read_at"] = self.version()
-        self.history.line(json.dumps(self.record))
+        self.write_down()
+
+    def write_down(self):
+        self.history.line(json.dumps({"transaction": self.record}))
 
     def append(self, db, key):
         self.elements += 1
@@ -84,7 +90,7 @@ class Lists(Worker):
                 db.execute(sql, (key, str(element)))
         else:
             db.execute(f"INSERT INTO {where}.element (key, element) VALUES (?, ?)", (key, element))
-        self.record["operations"].append({"Append": {"key": key, "element": element}})
+        self.record["operations"].append({"append": {"key": key, "element": element}})
 
     def read(self, db, key):
         where = ("main", "other")[key // 2 % 2]
@@ -94,7 +100,7 @@ class Lists(Worker):
         else:
             sql = f"SELECT element FROM {where}.element WHERE key = ? ORDER BY place"
             elements = [element for (element,) in db.execute(sql, (key,))]
-        self.record["operations"].append({"ReadList": {"key": key, "elements": elements}})
+        self.record["operations"].append({"read_list": {"key": key, "elements": elements}})
 
 
 Lists().run()

@@ -20,6 +20,7 @@
 mod artifacts;
 mod check;
 mod client;
+pub mod crash;
 mod journal;
 mod ledger;
 mod poll;

@@ -34,6 +34,22 @@ pub enum Fault {
     Hold(&'static [&'static str]),
 }
 
+impl Fault {
+    /// What it does to a network, for counting.
+    pub fn describe(&self) -> &'static str {
+        match self {
+            Self::None => "networks without a fault",
+            Self::Down => "networks cut",
+            Self::Silence => "networks half-open",
+            Self::Delay(_) => "networks slow",
+            Self::Tear => "networks tearing messages",
+            Self::LoseRequest(_) => "networks losing requests",
+            Self::LoseReply(_) => "networks losing replies",
+            Self::Hold(_) => "networks holding requests",
+        }
+    }
+}
+
 /// A running proxy; it ends when dropped.
 pub struct Proxy {
     port: u16,

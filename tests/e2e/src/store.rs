@@ -335,7 +335,8 @@ impl Drop for Store {
             child.kill().ok();
             child.wait().ok();
         }
-        if std::thread::panicking() {
+        // Where it is kept, it need not be shown.
+        if std::thread::panicking() && self._temporary.is_some() {
             let log = self.log();
             let skipped = log.lines().count().saturating_sub(60);
             println!("--- the end of the store's log");

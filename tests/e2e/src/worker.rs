@@ -29,7 +29,10 @@ pub struct Job<'a> {
 impl Worker {
     /// Starts worker number `number`, with a journal in `directory`.
     pub fn start(client: &Client, job: Job<'_>, number: u32, directory: &Path) -> Self {
-        let kind = job.script.trim_end_matches("_worker.py");
+        let kind = job
+            .script
+            .trim_end_matches(".py")
+            .trim_end_matches("_worker");
         let path = directory.join(format!("{kind}-{number}"));
         let fixed = [
             number.to_string(),

@@ -31,7 +31,7 @@ fn a_full_disk_refuses_commits_keeps_what_it_has_and_recovers_when_there_is_room
         println!("SKIPPED: mounting a small tmpfs takes root");
         return;
     };
-    disk.take_room("some", BALLAST);
+    assert!(disk.take_room("some", BALLAST));
     let mut store = Store::start_with(StoreOptions {
         data_dir: Some(disk.path().join("data")),
         ..StoreOptions::default()
@@ -55,7 +55,7 @@ fn a_full_disk_refuses_commits_keeps_what_it_has_and_recovers_when_there_is_room
     );
     // The engine tidies up behind the writer and may find room again, once in a while enough for a
     // small commit: the next refusal is only certain with that room taken.
-    disk.take_room("more", MORE_BALLAST);
+    assert!(disk.take_room("more", MORE_BALLAST));
     session.fails("CREATE TABLE u (x)", code::FULL);
     let readiness = store.readiness();
     assert_eq!(readiness.0, 200, "it serves reads: {}", readiness.1);

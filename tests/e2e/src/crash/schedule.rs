@@ -97,7 +97,11 @@ impl Schedule {
         let mut processes = 0;
         loads.retain(|load| {
             let taken = processes < PROCESSES;
-            processes += if taken { LOADS[*load].processes.len() } else { 0 };
+            processes += if taken {
+                LOADS[*load].processes.len()
+            } else {
+                0
+            };
             taken
         });
         let mut planned: Vec<Planned> = (0..chance.random_range(EPISODES))
@@ -109,6 +113,19 @@ impl Schedule {
             planned,
             length,
         }
+    }
+}
+
+impl Schedule {
+    /// The loads and the faults, in a line.
+    pub(super) fn describe(&self) -> String {
+        let databases = self.loads.iter().map(|load| LOADS[*load].databases[0].name);
+        let actions = self.planned.iter().map(|planned| {
+            let seconds = planned.at.as_secs_f64();
+            format!("{seconds:.1} {:?}", planned.action)
+        });
+        let (databases, actions): (Vec<_>, Vec<_>) = (databases.collect(), actions.collect());
+        format!("{} | {}", databases.join(" "), actions.join(", "))
     }
 }
 
@@ -201,7 +218,9 @@ mod tests {
     fn the_same_seed_draws_the_same_rounds_and_another_one_others() {
         let draw = |seed| -> Vec<Schedule> {
             let rounds = 0..20;
-            rounds.map(|round| Schedule::draw(seed, round, LENGTH)).collect()
+            rounds
+                .map(|round| Schedule::draw(seed, round, LENGTH))
+                .collect()
         };
         assert_eq!(draw(1), draw(1));
         assert_ne!(draw(1), draw(2));
@@ -221,7 +240,13 @@ mod tests {
                 kinds.insert(kind.to_owned());
             }
         }
-        for kind in ["KillStore", "StopStore", "PauseStore", "FillDisk(", "KillClient("] {
+        for kind in [
+            "KillStore",
+            "StopStore",
+            "PauseStore",
+            "FillDisk(",
+            "KillClient(",
+        ] {
             assert!(kinds.contains(kind), "{kind} of {kinds:?}");
         }
         for point in POINTS {
