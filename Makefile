@@ -64,6 +64,15 @@ test-unit: ## Unit, property and integration tests of every crate
 test-e2e: release $(SPEEDTEST1) $(NEWEST_SQLITE) ## Real processes: store, sqlite3, Python, speedtest1
 	$(CARGO) test -p mvsqlite-e2e --locked -- --show-output --test-threads $(E2E_THREADS)
 
+MINUTES ?= 5
+.PHONY: crash
+crash: release $(NEWEST_SQLITE) ## Kills stores and clients at random for MINUTES=5, faults drawn from SEED=s, and checks
+	$(CARGO) run -p mvsqlite-e2e --locked --bin crash -- --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+
+.PHONY: test-crash
+test-crash: ## The same for a minute, always with the same faults
+	@$(MAKE) --no-print-directory crash MINUTES=0.8 SEED=5
+
 .PHONY: speedtest1
 speedtest1: release $(SPEEDTEST1) ## SQLite's own speedtest1 on a file and over the preload library
 	$(CARGO) test -p mvsqlite-e2e --locked --test speedtest -- --show-output

@@ -4,7 +4,7 @@
 //! This library is the harness; the tests are in `tests/`, a file per theme, the programs they run
 //! in `python/` and `sql/`. Invariants:
 //!
-//! - it links none of our other crates: what a test needs to know, a user can know;
+//! - it links none of the product's crates: what a test needs to know, a user can know;
 //! - every process has a deadline, listens on loopback and is gone when its owner is dropped;
 //! - no test waits by sleeping: it polls for what it waits for, up to a deadline;
 //! - a line of WARN or ERROR in a store's log that the test did not announce fails the test.
