@@ -83,6 +83,15 @@ $(SPEEDTEST1): scripts/build-speedtest1.sh
 $(NEWEST_SQLITE): scripts/build-newest-sqlite.sh Cargo.lock
 	scripts/build-newest-sqlite.sh $(dir $@)
 
+.PHONY: test-fuzz
+test-fuzz: ## Every input of the fuzzing corpora on every decoder (a part of test-unit)
+	$(CARGO) test -p mvsqlite-fuzz --locked -- --show-output
+
+MINUTES ?= 10
+.PHONY: fuzz
+fuzz: install-fuzz ## Fuzzes every decoder for MINUTES=10 in all; TARGET="journal names" picks, SANITIZER=address
+	scripts/fuzz.sh $(MINUTES) $(TARGET)
+
 .PHONY: bench
 bench: release ## Ratios to a local SQLite file; BENCH="--only scan" picks workloads
 	$(CARGO) run --release --locked -p mvsqlite-bench -- --mvstore $(MVSTORE) $(BENCH)
@@ -98,6 +107,10 @@ bench-scale: release ## Clients, history, namespaces, idle (about 10 min); SCALE
 .PHONY: install-demo
 install-demo: ## Installs the Debian packages that the demo needs, if any are missing
 	@scripts/install-packages.sh demo
+
+.PHONY: install-fuzz
+install-fuzz: ## Installs what fuzzing needs, if anything is missing
+	@scripts/install-packages.sh fuzz
 
 .PHONY: install-test
 install-test: ## Installs what the tests need, if anything is missing

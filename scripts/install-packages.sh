@@ -1,8 +1,8 @@
 #!/bin/bash
-# Installs the Debian packages that are missing for `demo` or `test`, and nothing else. Does
+# Installs the Debian packages that are missing for `demo`, `test` or `fuzz`, and nothing else. Does
 # nothing at all, and needs no network, when everything is there.
 set -euo pipefail
-purpose=${1:?usage: install-packages.sh demo|test}
+purpose=${1:?usage: install-packages.sh demo|test|fuzz}
 
 missing=()
 need_command() { command -v "$1" >/dev/null || missing+=("$2"); }
@@ -24,6 +24,9 @@ if [[ $purpose == test ]]; then
     need_command python3 python3
     need_command script bsdutils
     need_command xz xz-utils
+fi
+if [[ $purpose == fuzz ]]; then
+    need_command c++ g++
 fi
 
 if ((${#missing[@]})); then

@@ -2,6 +2,8 @@
 //!
 //! Names and meanings are those of the original's client where it has them.
 
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod location;
 mod token;
 

@@ -27,6 +27,8 @@ mod disk_cache;
 mod error;
 mod exclusive;
 mod fetching;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod group;
 mod lease;
 mod lock;

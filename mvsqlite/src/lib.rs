@@ -19,6 +19,9 @@ pub mod config;
 pub mod database;
 pub mod descriptor;
 pub mod environment;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod keeper;
 mod per_process;
 pub mod system;

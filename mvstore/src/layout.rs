@@ -50,6 +50,8 @@
 
 mod catalog;
 mod changelog;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod guard;
 mod keys;
 mod layer;

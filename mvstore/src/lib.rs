@@ -22,6 +22,9 @@ pub mod daemon;
 pub mod environment;
 pub mod error;
 pub mod failpoint;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod history;
 pub mod http;
 pub mod kv;

@@ -25,6 +25,8 @@ mod changes;
 mod commit;
 mod conflict;
 mod fold;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod lineage;
 mod page_cache;
 mod page_one;

@@ -13,6 +13,9 @@
 //!
 //! Nothing here does I/O; the lock around it is held for moments only.
 
+#[cfg(feature = "fuzzing")]
+pub(super) mod fuzzing;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 

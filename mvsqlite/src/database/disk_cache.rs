@@ -16,6 +16,8 @@
 //! Nothing is synced: what a crash leaves of a file does not have its checksums.
 
 mod format;
+#[cfg(feature = "fuzzing")]
+pub(super) mod fuzzing;
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};

@@ -14,6 +14,8 @@
 mod btree;
 mod chains;
 pub(super) mod fetcher;
+#[cfg(feature = "fuzzing")]
+pub(super) mod fuzzing;
 mod hops;
 mod read_ahead;
 mod trees;

@@ -73,7 +73,7 @@ impl ReadSet {
 
 /// A read set of at most this many runs: the smallest gaps are closed until they suffice. A page too
 /// many can cost a false conflict, never hide one.
-fn bounded(read_set: &PageSet, most: usize) -> PageSet {
+pub(super) fn bounded(read_set: &PageSet, most: usize) -> PageSet {
     let mut runs = read_set.runs().to_vec();
     let mut gap: u64 = 1;
     while runs.len() > most.max(1) {

@@ -13,6 +13,8 @@
 
 mod committer;
 mod directory;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod group;
 mod journal;
 mod library;

@@ -119,7 +119,7 @@ pub(super) fn page_checksum(
 }
 
 /// Of header and rows, but for the checksum itself.
-fn checksum(bytes: &[u8]) -> u64 {
+pub(super) fn checksum(bytes: &[u8]) -> u64 {
     let (head, rest) = bytes.split_at(CHECKSUM.min(bytes.len()));
     xxh3_64_with_seed(rest.get(8..).unwrap_or_default(), xxh3_64(head))
 }

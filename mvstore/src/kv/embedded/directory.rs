@@ -235,7 +235,7 @@ fn check_format(directory: &Path, file: &Path) -> Result<(), OpenError> {
 }
 
 /// `min-reader` and `min-writer`, if the text is a FORMAT file of any generation.
-fn generations(text: &str) -> Option<(u32, u32)> {
+pub(super) fn generations(text: &str) -> Option<(u32, u32)> {
     let mut lines = text.lines();
     if lines.next()? != TITLE {
         return None;

@@ -19,6 +19,9 @@
 //!
 //! A new journal is 64 MiB of zeros, written from the beginning.
 
+#[cfg(feature = "fuzzing")]
+pub(super) mod fuzzing;
+
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
