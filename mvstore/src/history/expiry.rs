@@ -10,6 +10,7 @@ use mvsqlite_protocol::{IdempotencyKey, NamespaceId, StageId};
 
 use crate::context::{Context, Failure, Reruns, corrupt_in};
 use crate::error::StoreError;
+use crate::failpoint;
 use crate::kv::{Atomic, Freshness, Isolation, RangeOptions};
 use crate::layout::{Expiry, ExpiryKind, StageRecord, StageState, Usage, UsageKind};
 use crate::namespace::remove_deleted;
@@ -81,7 +82,10 @@ async fn forget_outcomes(ctx: &Context, outcomes: &[Expiry]) -> Result<(), Store
             txn.clear(&ctx.keys.expiry(expiry));
         }
         match txn.commit().await {
-            Ok(_) => return Ok(()),
+            Ok(_) => {
+                failpoint::pass(failpoint::COLLECT_STEP);
+                return Ok(());
+            }
             Err(error) => reruns.after(error.into())?,
         }
     }
@@ -177,6 +181,7 @@ async fn try_collect_stage(ctx: &Context, expiry: Expiry) -> Result<Step, Failur
         }
     };
     txn.commit().await?;
+    failpoint::pass(failpoint::COLLECT_STEP);
     Ok(step)
 }
 

@@ -8,6 +8,7 @@ use tokio::try_join;
 
 use crate::context::{Context, Failure, Reruns};
 use crate::error::StoreError;
+use crate::failpoint;
 use crate::kv::{Freshness, Isolation, KvError, Transaction};
 use crate::layout::{ChangeEntry, Guard, LayerKind, Outcome, PageOneClass, Pages, STAMPED_VERSION};
 use crate::namespace::{Access, admit, expect_kept, judge_lock, named};
@@ -74,6 +75,7 @@ async fn try_restore(
     txn.set_versionstamped_value(&ctx.keys.outcome(id, mark), &committed, offset);
     forget_later(ctx, &mut *txn, id, mark);
     let version = txn.commit().await?;
+    failpoint::pass(failpoint::RESTORED);
     Ok(Tried::Done(version))
 }
 

@@ -37,6 +37,7 @@ use self::holds::Holds;
 use self::mark::Running;
 use crate::context::{Context, Failure, Reruns};
 use crate::error::StoreError;
+use crate::failpoint;
 use crate::kv::{Freshness, Isolation, Transaction};
 use crate::layout::{Guard, State};
 use crate::namespace::{Access, admit, named, not_found};
@@ -118,6 +119,7 @@ async fn enter<'a>(
             txn.set(&ctx.keys.guard(id), &raised.encode());
         }
         txn.commit().await?;
+        failpoint::pass(failpoint::TRUNCATE_MARKED);
     }
     Ok(Run {
         ctx,

@@ -17,6 +17,7 @@ use super::catalog::exists;
 use super::{Access, admit, expect_kept};
 use crate::context::{Context, Failure, rerun};
 use crate::error::StoreError;
+use crate::failpoint;
 use crate::kv::{Freshness, Isolation, Transaction};
 use crate::layout::{Ancestor, CatalogEntry, Guard, LAYERS_GENERATION, MAX_LAYERS};
 use crate::page::{newest_until, version_unknown};
@@ -84,7 +85,9 @@ async fn try_fork(
     let (entry, offset) = CatalogEntry::encode_new(mode, nonce);
     txn.set_versionstamped_value(&ctx.keys.name(key.as_str()), &entry, offset);
     write_fork(ctx, &mut *txn, base, guard);
-    Ok(txn.commit().await?.into())
+    let version = txn.commit().await?;
+    failpoint::pass(failpoint::FORKED);
+    Ok(version.into())
 }
 
 fn write_fork(ctx: &Context, txn: &mut dyn Transaction, base: Ancestor, guard: Guard) {

@@ -23,6 +23,7 @@ use tokio::try_join;
 use super::{Access, admit, expect_id};
 use crate::context::{Context, Failure, corrupt_in, rerun};
 use crate::error::StoreError;
+use crate::failpoint;
 use crate::kv::{EngineTime, Freshness, Isolation, RangeOptions, Transaction};
 use crate::layout::{CatalogEntry, Deadline, Guard, LeasePlace, LeaseTerm, Nonce};
 
@@ -167,6 +168,7 @@ impl Call<'_> {
         }
         self.write_term(&mut *txn, seen.now);
         let version = txn.commit().await?;
+        failpoint::pass(failpoint::LEASED);
         Ok(Acquired::Granted(ReadVersion(version.commit())))
     }
 
@@ -208,6 +210,7 @@ impl Call<'_> {
         }
         self.write_term(&mut *txn, seen.now);
         let version = txn.commit().await?;
+        failpoint::pass(failpoint::LEASED);
         Ok(ReadVersion(version.commit()))
     }
 

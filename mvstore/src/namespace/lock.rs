@@ -22,6 +22,7 @@ use mvsqlite_protocol::{NamespaceId, NamespaceKey, Version};
 use super::{Access, admit, named, not_found};
 use crate::context::{Context, Failure, Reruns, corrupt_in};
 use crate::error::StoreError;
+use crate::failpoint;
 use crate::history::{forked_at, write_restore};
 use crate::kv::{Freshness, Isolation, KvError, Transaction};
 use crate::layout::{Guard, LockRecord, Nonce};
@@ -336,6 +337,7 @@ async fn try_release(
         txn.set(&ctx.keys.guard(id), &unlocked.encode());
     }
     txn.commit().await?;
+    failpoint::pass(failpoint::LOCK_RELEASED);
     Ok(Released::Done(LockReleased::Released))
 }
 
@@ -358,6 +360,7 @@ async fn mark(
         };
         txn.set(&ctx.keys.lock(id), &marked.encode());
         txn.commit().await?;
+        failpoint::pass(failpoint::LOCK_RELEASED);
     }
     Ok(Released::Marked(nonce))
 }

@@ -14,6 +14,7 @@ use mvsqlite_protocol::{IdempotencyKey, NamespaceId, NamespaceKey, ReadVersion, 
 
 use crate::context::{Context, Failure, Reruns, corrupt_in};
 use crate::error::StoreError;
+use crate::failpoint;
 use crate::kv::{Freshness, Isolation, Transaction};
 use crate::layout::{Expiry, ExpiryKind, Outcome, State};
 use crate::namespace::not_found;
@@ -111,6 +112,7 @@ async fn try_settle(
     txn.set(&ctx.keys.outcome(id, idempotency), &marker);
     forget_later(ctx, &mut *txn, id, idempotency);
     txn.commit().await?;
+    failpoint::pass(failpoint::SETTLED);
     Ok(None)
 }
 

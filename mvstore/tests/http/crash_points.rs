@@ -12,7 +12,7 @@ use mvsqlite_protocol::v2::{
     StageRequest, decode, decode_next, encode, path,
 };
 use mvsqlite_protocol::{PageImage, PageSet, Version};
-use mvstore::failpoint::{POINTS, VARIABLE};
+use mvstore::failpoint::{LARGE_TRANSACTION, VARIABLE};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -182,7 +182,7 @@ async fn layers(admin: SocketAddr) -> u32 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_large_transaction_survives_the_end_of_the_store_at_every_point() {
-    for point in POINTS {
+    for point in LARGE_TRANSACTION {
         crash_at(point, 1).await;
     }
     // In the middle of what happens more than once.

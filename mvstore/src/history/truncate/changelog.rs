@@ -5,6 +5,7 @@ use mvsqlite_protocol::{PageRun, PageSet, Version};
 use super::{Progress, Run};
 use crate::context::{Failure, Reruns, corrupt_in};
 use crate::error::StoreError;
+use crate::failpoint;
 use crate::kv::{Freshness, Isolation, KeyRange, RangeOptions};
 use crate::layout::Pages;
 use crate::page::{read_batch, successor};
@@ -138,6 +139,7 @@ impl Run<'_> {
             }
         }
         txn.commit().await?;
+        failpoint::pass(failpoint::TRUNCATE_STEP);
         Ok(cut)
     }
 }

@@ -9,6 +9,7 @@ use super::judge::{Judge, PageVersion};
 use super::{Progress, Run};
 use crate::context::{Failure, Reruns, corrupt_in, side_by_side};
 use crate::error::StoreError;
+use crate::failpoint;
 use crate::kv::{Atomic, Freshness, Isolation, Pair, RangeOptions, Transaction};
 use crate::layout::{Holding, PageValue, StageState, Usage, UsageKind};
 use crate::page::stage_record;
@@ -115,6 +116,7 @@ impl Run<'_> {
         if self.running.is_some() && !doomed.is_empty() {
             self.remove(&mut *txn, &doomed, emptied).await?;
             txn.commit().await?;
+            failpoint::pass(failpoint::TRUNCATE_STEP);
         }
         Ok((doomed.len() as u64, rest))
     }

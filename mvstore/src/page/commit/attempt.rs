@@ -314,14 +314,13 @@ impl<'a> Attempt<'_, '_, 'a> {
         }
         write::write_outcome(ctx, &mut *txn, self.plan);
         let read_version = txn.read_version().await?;
-        let layered = progress.makes_layer();
-        if layered {
-            failpoint::pass(failpoint::LAYER_BEFORE_COMMIT);
-        }
+        let (before, behind) = match progress.makes_layer() {
+            true => (failpoint::LAYER_BEFORE_COMMIT, failpoint::LAYER_COMMITTED),
+            false => (failpoint::BEFORE_COMMIT, failpoint::COMMITTED),
+        };
+        failpoint::pass(before);
         let version = txn.commit().await?;
-        if layered {
-            failpoint::pass(failpoint::LAYER_COMMITTED);
-        }
+        failpoint::pass(behind);
         let mut changes = Vec::with_capacity(plans.len());
         for ((plan, known), namespace) in plans.iter().zip(&mut progress.members).zip(namespaces) {
             if let Some(prepared) = &known.prepared {
