@@ -60,6 +60,18 @@ deny: ## Licences, advisories, bans and sources of all dependencies (needs cargo
 test-unit: ## Unit, property and integration tests of every crate
 	$(CARGO) test --workspace --exclude mvsqlite-e2e --locked
 
+.PHONY: sim
+sim: ## Seeds of the simulation: SEEDS=200, or one again with its steps: SEED=17; SIM="--workload registers"
+	$(CARGO) run --profile sim --locked -q -p mvsqlite-simulation --bin sim -- \
+	  $(if $(SEED),--seed $(SEED) --trace,--seeds $(or $(SEEDS),200) --first $(or $(FIRST),0)) $(SIM)
+
+# The same seeds each time, each of them twice: a run that does not replay is a failure.
+SIM_SEEDS ?= 1000
+
+.PHONY: test-sim
+test-sim: ## The fixed set of seeds of the simulation
+	$(CARGO) run --profile sim --locked -q -p mvsqlite-simulation --bin sim -- --seeds $(SIM_SEEDS) --twice
+
 .PHONY: test-e2e
 test-e2e: release $(SPEEDTEST1) $(NEWEST_SQLITE) ## Real processes: store, sqlite3, Python, speedtest1
 	$(CARGO) test -p mvsqlite-e2e --locked -- --show-output --test-threads $(E2E_THREADS)

@@ -8,6 +8,9 @@
 //!
 //! Each operation takes a little time, in which others run.
 
+mod commit;
+mod transaction;
+
 use std::collections::VecDeque;
 use std::fmt;
 use std::ops::Range;
@@ -15,29 +18,24 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
+use futures_util::FutureExt;
+use mvsqlite_planted::{Bug, active};
 use mvsqlite_protocol::{ReadVersion, Version};
 use mvstore::kv::clock::Clock;
 use mvstore::kv::memory::{MemoryEngine, MemoryOptions};
-use mvstore::kv::{
-    Draft, Engine, EngineTime, Freshness, Isolation, KeyRange, KvError, Limits, Pair, RangeOptions,
-    Transaction,
-};
-use tokio::sync::oneshot;
+use mvstore::kv::{Engine, EngineTime, Freshness, KvError, Limits, Transaction};
+use tokio::sync::{oneshot, watch};
 
+use crate::faults::Switch;
+use crate::plan::Plan;
 use crate::random::Random;
 use crate::scheduler::{Group, Scheduler};
+use transaction::SimTransaction;
 
-/// How an engine behaves when nothing is wrong.
-#[derive(Debug, Clone)]
-pub struct EngineOptions {
-    /// What a transaction may hold.
-    pub limits: Limits,
-    /// How long a read takes.
-    pub read: Range<Duration>,
-    /// How long an fsync takes.
-    pub fsync: Range<Duration>,
-}
+/// How old a read version may be that is not asked to be new.
+const STALE: Duration = Duration::from_secs(2);
+/// Most read versions that are kept for such transactions.
+const MOST_SPARES: usize = 8;
 
 /// A simulated engine. Clones share their content.
 #[derive(Clone)]
@@ -47,11 +45,14 @@ pub(crate) struct SimEngine {
 
 struct Shared {
     scheduler: Scheduler,
-    options: EngineOptions,
+    plan: Plan,
+    switch: Arc<Switch>,
     durable: MemoryEngine,
     /// The tasks of the engine itself.
     group: Group,
     state: Mutex<State>,
+    /// Why it has stopped for good, if it has.
+    stopped: watch::Sender<Option<KvError>>,
 }
 
 struct State {
@@ -60,6 +61,13 @@ struct State {
     queue: VecDeque<Waiting>,
     /// A task is busy with them.
     writes: bool,
+    /// Transactions that have their read versions and nothing else, and since when.
+    spares: Vec<(Duration, ReadVersion, Box<dyn Transaction>)>,
+    full: bool,
+    /// With a planted bug: what is really durable of what is visible.
+    synced: ReadVersion,
+    crashes: u64,
+    lost: u64,
 }
 
 struct Waiting {
@@ -86,28 +94,83 @@ impl SimEngine {
     pub(crate) fn new(
         scheduler: &Scheduler,
         group: Group,
-        options: EngineOptions,
+        plan: &Plan,
+        switch: &Arc<Switch>,
         random: Random,
     ) -> Self {
         let durable = MemoryEngine::with_options(MemoryOptions {
-            limits: options.limits,
+            limits: plan.limits(),
             clock: Arc::new(SimClock(scheduler.clone())),
             ..MemoryOptions::default()
         });
         Self {
             shared: Arc::new(Shared {
                 scheduler: scheduler.clone(),
-                options,
+                plan: plan.clone(),
+                switch: Arc::clone(switch),
                 durable,
                 group,
                 state: Mutex::new(State {
                     random,
                     queue: VecDeque::new(),
                     writes: false,
+                    spares: Vec::new(),
+                    full: false,
+                    synced: ReadVersion(0),
+                    crashes: 0,
+                    lost: 0,
                 }),
+                stopped: watch::Sender::new(None),
             }),
         }
     }
+
+    /// What the end of its process does to an embedded engine: any prefix of what was not synced is
+    /// kept, the rest is lost, and versions begin higher up.
+    pub(crate) fn crash(&self) {
+        let shared = &self.shared;
+        shared.scheduler.end_group(shared.group);
+        let (kept, lost) = {
+            let state = &mut *shared.lock();
+            state.writes = false;
+            state.spares.clear();
+            state.crashes += 1;
+            let kept = state.random.below(state.queue.len() as u64 + 1);
+            let lost = state.queue.split_off(usize::try_from(kept).unwrap_or(0));
+            state.lost += lost.len() as u64;
+            (std::mem::take(&mut state.queue), lost)
+        };
+        let (keeps, loses) = (kept.len(), lost.len());
+        shared.scheduler.note(format_args!(
+            "engine: crash, {keeps} commits kept, {loses} lost"
+        ));
+        drop(lost);
+        for commit in kept {
+            // The memory engine answers at once.
+            let _ = commit.transaction.commit().now_or_never();
+        }
+        match publishes_early() {
+            true => shared.durable.restart_at(shared.lock().synced),
+            false => shared.durable.restart(),
+        }
+        shared.stopped.send_replace(None);
+    }
+
+    /// Fills the disk, or makes room.
+    pub(crate) fn set_full(&self, full: bool) {
+        self.shared.lock().full = full;
+    }
+
+    /// How often it crashed, and how many commits that were not synced were lost.
+    pub(crate) fn crashes(&self) -> (u64, u64) {
+        let state = self.shared.lock();
+        (state.crashes, state.lost)
+    }
+}
+
+/// With these bugs commits are applied before they are synced.
+fn publishes_early() -> bool {
+    active(Bug::AcknowledgeEarly) || active(Bug::PublishEarly)
 }
 
 impl Shared {
@@ -116,64 +179,33 @@ impl Shared {
     }
 
     async fn take(&self, time: &Range<Duration>) {
-        let time = self.lock().random.duration(time.clone());
+        let slow = self.strikes(self.plan.faults.engine.slow);
+        let time = match slow {
+            true => Duration::from_millis(100)..Duration::from_secs(7),
+            false => time.clone(),
+        };
+        let time = self.lock().random.duration(time);
         self.scheduler.sleep(time).await;
     }
 
-    /// Writes what waits, batch by batch, until nothing does.
-    async fn write(self: Arc<Self>) {
-        loop {
-            let batch = {
-                let mut state = self.lock();
-                if state.queue.is_empty() {
-                    state.writes = false;
-                    return;
-                }
-                state.queue.len()
-            };
-            self.take(&self.options.fsync).await;
-            let synced: Vec<_> = self.lock().queue.drain(..batch).collect();
-            for commit in synced {
-                let done = commit.transaction.commit().await;
-                // Whoever asked may have gone.
-                let _ = commit.reply.send(done);
-            }
-        }
+    /// Whether something of this probability happens now.
+    fn strikes(&self, probability: f64) -> bool {
+        self.switch.is_on() && self.lock().random.chance(probability)
     }
 
-    async fn commit(
-        self: Arc<Self>,
-        transaction: Box<dyn Transaction>,
-    ) -> Result<Version, KvError> {
-        let (reply, answer) = oneshot::channel();
-        let starts = {
-            let mut state = self.lock();
-            state.queue.push_back(Waiting { transaction, reply });
-            !std::mem::replace(&mut state.writes, true)
-        };
-        if starts {
-            let writes = Arc::clone(&self).write();
-            self.scheduler.spawn(self.group, "engine: fsync", writes);
-        }
-        answer.await.unwrap_or_else(|_| {
-            Err(KvError::MaybeCommitted {
-                reason: "the engine ended".to_owned(),
-            })
-        })
+    fn expect_running(&self) -> Result<(), KvError> {
+        self.stopped.borrow().clone().map_or(Ok(()), Err)
     }
 }
 
 #[async_trait]
 impl Engine for SimEngine {
     fn begin(&self, freshness: Freshness) -> Box<dyn Transaction> {
-        Box::new(SimTransaction {
-            inner: self.shared.durable.begin(freshness),
-            engine: Arc::clone(&self.shared),
-        })
+        Box::new(SimTransaction::new(&self.shared, freshness))
     }
 
     fn limits(&self) -> Limits {
-        self.shared.options.limits
+        self.shared.durable.limits()
     }
 
     fn describe(&self) -> String {
@@ -181,7 +213,19 @@ impl Engine for SimEngine {
     }
 
     async fn check(&self) -> Result<(), KvError> {
-        Ok(())
+        self.shared.expect_running()
+    }
+
+    async fn stopped(&self) -> KvError {
+        let mut stopped = self.shared.stopped.subscribe();
+        let reason = match stopped.wait_for(Option::is_some).await {
+            Ok(reason) => reason.clone(),
+            Err(_) => None,
+        };
+        match reason {
+            Some(error) => error,
+            None => std::future::pending().await,
+        }
     }
 
     fn physical_bytes(&self) -> Option<u64> {
@@ -190,50 +234,5 @@ impl Engine for SimEngine {
 
     fn time(&self, read_version: ReadVersion) -> EngineTime {
         self.shared.durable.time(read_version)
-    }
-}
-
-struct SimTransaction {
-    inner: Box<dyn Transaction>,
-    engine: Arc<Shared>,
-}
-
-#[async_trait]
-impl Transaction for SimTransaction {
-    async fn read_version(&self) -> Result<ReadVersion, KvError> {
-        self.engine.take(&self.engine.options.read).await;
-        self.inner.read_version().await
-    }
-
-    async fn get(&self, key: &[u8], isolation: Isolation) -> Result<Option<Bytes>, KvError> {
-        // The read version is chosen when the call begins, as everywhere.
-        self.inner.read_version().await?;
-        self.engine.take(&self.engine.options.read).await;
-        self.inner.get(key, isolation).await
-    }
-
-    async fn get_range(
-        &self,
-        range: &KeyRange,
-        options: RangeOptions,
-    ) -> Result<Vec<Pair>, KvError> {
-        self.inner.read_version().await?;
-        self.engine.take(&self.engine.options.read).await;
-        self.inner.get_range(range, options).await
-    }
-
-    fn draft(&self) -> &Draft {
-        self.inner.draft()
-    }
-
-    fn draft_mut(&mut self) -> &mut Draft {
-        self.inner.draft_mut()
-    }
-
-    async fn commit(self: Box<Self>) -> Result<Version, KvError> {
-        if self.inner.draft().is_read_only() {
-            return self.inner.commit().await;
-        }
-        self.engine.commit(self.inner).await
     }
 }

@@ -12,16 +12,16 @@
 //! | `store_node` | a store as a process that is killed and starts again |
 //! | `dispatch` | requests as bytes, given to a store |
 //! | `world` | stores and network |
+//! | `faults` | what goes wrong from time to time |
 //! | [`process`] | a client process |
 //! | [`plan`] | what goes wrong, and how often |
 //! | [`workload`] | what the processes do |
 //! | [`history`] | what they did and saw |
 //! | [`outcome`] | what came of a run |
 
-#![allow(dead_code, reason = "the faults that use it are on their way")]
-
 mod dispatch;
 mod engine;
+mod faults;
 pub mod history;
 pub mod outcome;
 pub mod plan;
@@ -34,10 +34,9 @@ mod trace;
 pub mod workload;
 mod world;
 
-pub use engine::EngineOptions;
 pub use history::{History, Recorder, Recording};
 pub use outcome::{Failure, Outcome, Statistics};
-pub use plan::Plan;
+pub use plan::{EngineKind, Faults, Plan};
 pub use process::Process;
 pub use random::Random;
 pub use run::simulate;

@@ -29,6 +29,8 @@ struct Seat {
     id: u32,
     random: Mutex<Random>,
     alive: AtomicBool,
+    /// It stands still until then.
+    paused: Mutex<Duration>,
     threads: AtomicU32,
     servers: Vec<String>,
 }
@@ -42,6 +44,7 @@ impl Process {
         let mut random = Random::for_purpose(world.seed, &format!("process {id}"));
         let mut config = Config {
             page_size: 4096,
+            timeout: world.plan.client_timeout,
             ..Config::default()
         };
         configure(&mut config, &mut random);
@@ -51,6 +54,7 @@ impl Process {
             id,
             random: Mutex::new(random),
             alive: AtomicBool::new(true),
+            paused: Mutex::default(),
             threads: AtomicU32::new(0),
             servers: servers.collect(),
         });
@@ -119,6 +123,27 @@ impl Process {
         self.seat.world.administer(name, work)
     }
 
+    /// Kills it.
+    pub(crate) fn kill(&self) {
+        if self.seat.alive.swap(false, Ordering::Relaxed) {
+            self.note("killed");
+            self.seat.world.statistics().clients_killed += 1;
+        }
+    }
+
+    /// Has it stand still for a while.
+    pub(crate) fn pause(&self, time: Duration) {
+        self.note(format_args!("stands still for {time:?}"));
+        self.seat.world.statistics().clients_paused += 1;
+        let until = self.now() + time;
+        let mut paused = self
+            .seat
+            .paused
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *paused = until.max(*paused);
+    }
+
     pub(crate) fn world(&self) -> &Arc<World> {
         &self.seat.world
     }
@@ -127,6 +152,19 @@ impl Process {
 impl Seat {
     fn draw<T>(&self, draw: impl FnOnce(&mut Random) -> T) -> T {
         draw(&mut self.random.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Waits until it stands still no more.
+    fn stand_still(&self) {
+        let scheduler = &self.world.scheduler;
+        loop {
+            let until = *self.paused.lock().unwrap_or_else(PoisonError::into_inner);
+            let left = until.saturating_sub(scheduler.now());
+            if left.is_zero() || !self.world.switch.is_on() {
+                return;
+            }
+            scheduler.block_on(scheduler.sleep(left));
+        }
     }
 }
 
@@ -139,6 +177,7 @@ impl System for Seat {
     fn sleep(&self, duration: Duration) {
         let scheduler = &self.world.scheduler;
         scheduler.block_on(scheduler.sleep(duration));
+        self.stand_still();
     }
 
     fn fill_random(&self, buffer: &mut [u8]) -> Result<(), RandomError> {
@@ -184,7 +223,9 @@ impl Transport for Wire {
             body: request.body.to_vec(),
             lock_owner: self.lock_owner.clone(),
         };
-        self.seat.world.call(server, message, timeout)
+        let answer = self.seat.world.call(self.seat.id, server, message, timeout);
+        self.seat.stand_still();
+        answer
     }
 
     fn with_headers(&self, headers: &[(&'static str, String)]) -> Option<Arc<dyn Transport>> {

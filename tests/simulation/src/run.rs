@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::faults;
 use crate::history::{Log, Recorder};
 use crate::outcome::{Failure, Outcome};
 use crate::plan::Plan;
@@ -38,38 +39,56 @@ struct Run {
 
 impl Run {
     fn all(&self) -> Result<(), Failure> {
+        self.world.watch_points();
         for node in &self.world.nodes {
             node.start();
         }
-        let setup = self.process(0);
-        let workload = Arc::clone(&self.workload);
-        self.phase(
-            "setting up",
-            vec![(setup, move |process: &Process| workload.setup(process))],
-        )?;
-        let log = Arc::clone(&self.log);
-        let clients = (1..=self.workload.processes()).map(|id| {
-            let (workload, log) = (Arc::clone(&self.workload), Arc::clone(&log));
+        let (setup, workload) = (self.process(0), Arc::clone(&self.workload));
+        let work = move |process: &Process| workload.setup(process);
+        self.phase("setting up", vec![(setup, work)])?;
+        self.run_clients()?;
+        self.settle()?;
+        let verdict = self.verify()?;
+        // The clients' own threads end when they have had nothing to do for a while.
+        self.until("ending", || self.world.scheduler.fibers() == 0)?;
+        verdict.map_err(Failure::Check)
+    }
+
+    fn run_clients(&self) -> Result<(), Failure> {
+        let ids = 1..=self.workload.processes();
+        let clients: Vec<_> = ids.map(|id| self.process(id)).collect();
+        faults::begin(&self.world, &clients);
+        let work = clients.into_iter().map(|client| {
+            let (workload, log) = (Arc::clone(&self.workload), Arc::clone(&self.log));
             let run = move |process: &Process| workload.run(process, &Recorder::new(process, &log));
-            (self.process(id), run)
+            (client, run)
         });
-        self.phase("running", clients.collect())?;
+        self.phase("running", work.collect())
+    }
+
+    /// Waits until all stores serve and nothing is under way that a client has given up: it would
+    /// change what is looked at.
+    fn settle(&self) -> Result<(), Failure> {
+        let world = &self.world;
+        faults::end(world);
+        let serves = || world.nodes.iter().all(|node| node.running().is_some());
+        self.until("settling", || serves() && world.is_quiet())
+    }
+
+    fn verify(&self) -> Result<Result<(), String>, Failure> {
         let verified = Arc::new(Mutex::new(Ok(())));
         let (verdict, history) = (Arc::clone(&verified), self.log.history());
         let verifier = self.process(self.workload.processes() + 1);
         let workload = Arc::clone(&self.workload);
         let verify = move |process: &Process| {
-            let verdict = &mut *verdict.lock().unwrap_or_else(PoisonError::into_inner);
-            *verdict = workload.verify(process, &history);
+            let found = workload.verify(process, &history);
+            *verdict.lock().unwrap_or_else(PoisonError::into_inner) = found;
         };
         self.phase("verifying", vec![(verifier, verify)])?;
-        // The clients' own threads end when they have had nothing to do for a while.
-        self.until("ending", || self.world.scheduler.fibers() == 0)?;
-        let verdict = verified
+        Ok(verified
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        verdict.map_err(Failure::Check)
+            .clone())
     }
 
     fn process(&self, id: u32) -> Process {
@@ -99,10 +118,14 @@ impl Run {
         self.until(what, || left.load(Ordering::Relaxed) == 0)
     }
 
-    fn until(&self, what: &'static str, done: impl FnMut() -> bool) -> Result<(), Failure> {
+    fn until(&self, what: &'static str, mut done: impl FnMut() -> bool) -> Result<(), Failure> {
         let plan = &self.world.plan;
         // What ends a run takes no longer than this.
         let most_time = plan.most_time + Duration::from_secs(60);
+        let done = || {
+            self.world.bury();
+            done()
+        };
         match self.world.scheduler.run(plan.most_steps, most_time, done) {
             Ended::Done => Ok(()),
             Ended::Deadlock => Err(Failure::Deadlock(what)),

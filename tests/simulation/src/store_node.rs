@@ -1,5 +1,6 @@
 //! A store as a simulated process: it runs, is killed where it stands, and starts again.
 
+use std::panic::resume_unwind;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -8,11 +9,15 @@ use mvstore::error::StoreError;
 use mvstore::kv::Engine;
 use mvstore::store::{Store, StoreOptions};
 
+use crate::plan::Plan;
 use crate::random::Random;
-use crate::scheduler::{Group, Scheduler};
+use crate::scheduler::{Group, Killed, Scheduler};
 
 /// The time of day when a world begins: 2026-01-01.
 const EPOCH_MILLIS: u64 = 1_767_225_600_000;
+
+/// The groups below are the world's own.
+const FIRST_GROUP: u64 = 16;
 
 /// The keys of all simulated stores begin with these.
 const METADATA_PREFIX: &str = "mvstore";
@@ -24,8 +29,15 @@ pub(crate) struct StoreNode {
     scheduler: Scheduler,
     engine: Arc<dyn Engine>,
     wall: Arc<Wall>,
+    plan: Plan,
     random: Mutex<Random>,
-    running: Mutex<Option<Running>>,
+    state: Mutex<State>,
+}
+
+enum State {
+    Down,
+    Starting(Group),
+    Running(Running),
 }
 
 /// A store from one start to its end.
@@ -37,23 +49,21 @@ pub(crate) struct Running {
 }
 
 /// A store's clock on the wall.
-pub(crate) struct Wall {
+struct Wall {
     scheduler: Scheduler,
     /// How far it is off, in milliseconds.
     offset: Mutex<i64>,
 }
 
 impl Wall {
-    /// Steps the clock.
-    #[expect(dead_code, reason = "the faults do it")]
-    pub(crate) fn step(&self, millis: i64) {
-        *self.offset.lock().unwrap_or_else(PoisonError::into_inner) += millis;
+    fn lock(&self) -> MutexGuard<'_, i64> {
+        self.offset.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Clock for Wall {
     fn unix_millis(&self) -> u64 {
-        let offset = *self.offset.lock().unwrap_or_else(PoisonError::into_inner);
+        let offset = *self.lock();
         let since = u64::try_from(self.scheduler.now().as_millis()).unwrap_or(u64::MAX);
         (EPOCH_MILLIS + since).saturating_add_signed(offset)
     }
@@ -75,6 +85,7 @@ impl StoreNode {
         number: usize,
         scheduler: &Scheduler,
         engine: Arc<dyn Engine>,
+        plan: &Plan,
         random: Random,
     ) -> Self {
         Self {
@@ -85,29 +96,53 @@ impl StoreNode {
                 scheduler: scheduler.clone(),
                 offset: Mutex::new(0),
             }),
+            plan: plan.clone(),
             random: Mutex::new(random),
-            running: Mutex::new(None),
+            state: Mutex::new(State::Down),
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Running>> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The store, if it serves.
     pub(crate) fn running(&self) -> Option<Running> {
-        self.lock().clone()
+        match &*self.lock() {
+            State::Running(running) => Some(running.clone()),
+            State::Down | State::Starting(_) => None,
+        }
     }
 
-    /// It serves no more.
-    pub(crate) fn forget(&self) {
-        let running = self.lock().take();
-        drop(running);
+    /// The group of its tasks, if it is not down.
+    pub(crate) fn group(&self) -> Option<Group> {
+        match &*self.lock() {
+            State::Down => None,
+            State::Starting(group) => Some(*group),
+            State::Running(running) => Some(running.group),
+        }
+    }
+
+    /// Ends it where it stands. False: it was down.
+    pub(crate) fn end(&self) -> bool {
+        let Some(group) = self.group() else {
+            return false;
+        };
+        self.scheduler.end_group(group);
+        let ended = std::mem::replace(&mut *self.lock(), State::Down);
+        drop(ended);
+        true
+    }
+
+    /// Steps its clock on the wall.
+    pub(crate) fn step_clock(&self, millis: i64) {
+        *self.wall.lock() += millis;
     }
 
     /// Starts the store. It serves from some time on.
     pub(crate) fn start(self: &Arc<Self>) {
-        let group = Group(self.scheduler.tick());
+        let group = Group(self.scheduler.tick() + FIRST_GROUP);
+        *self.lock() = State::Starting(group);
         let node = Arc::clone(self);
         let name = format!("store {}: start", self.number);
         self.scheduler.spawn(group, name, async move {
@@ -122,11 +157,14 @@ impl StoreNode {
                     }
                 }
             };
-            *node.lock() = Some(Running {
+            *node.lock() = State::Running(Running {
                 store: Arc::clone(&store),
                 group,
             });
             node.keep_house(&store, group);
+            node.engine.stopped().await;
+            // As the daemon does: only opening the engine anew can help.
+            resume_unwind(Box::new(Killed));
         });
     }
 
@@ -137,6 +175,9 @@ impl StoreNode {
         };
         let mut options = StoreOptions::new(METADATA_PREFIX, DATA_PREFIX);
         options.clock = Arc::clone(&self.wall) as Arc<dyn Clock>;
+        options.page_cache_bytes = self.plan.store_cache_bytes;
+        options.lease_ttl = self.plan.lease_ttl;
+        options.knobs = self.plan.knobs;
         options.entropy = Arc::new(Seeded(Mutex::new(entropy)));
         Store::open(Arc::clone(&self.engine), options).await
     }

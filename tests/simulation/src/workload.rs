@@ -2,11 +2,38 @@
 
 pub mod registers;
 
+use std::sync::Arc;
+
 use mvsqlite::Config;
+
+use registers::Registers;
 
 use crate::history::{History, Recorder};
 use crate::process::Process;
 use crate::random::Random;
+
+/// Makes a workload, drawn from a seed.
+type Make = fn(&mut Random) -> Arc<dyn Workload>;
+
+/// All workloads, by their names.
+const ALL: [(&str, Make); 1] = [("registers", |random| Arc::new(Registers::drawn(random)))];
+
+/// The names of all workloads.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    ALL.iter().map(|(name, _)| *name)
+}
+
+/// The workload of this name as a seed has it; without a name also which one it is. `None`: there is
+/// none of this name.
+pub fn of_seed(name: Option<&str>, seed: u64) -> Option<Arc<dyn Workload>> {
+    let mut random = Random::for_purpose(seed, "workload");
+    let drawn = random.pick(&ALL);
+    let (_, make) = match name {
+        Some(name) => ALL.iter().find(|(known, _)| *known == name)?,
+        None => drawn,
+    };
+    Some(make(&mut random))
+}
 
 /// Something for client processes to do.
 pub trait Workload: Send + Sync {

@@ -1,54 +1,82 @@
 //! A world: scheduler, engine, stores and network, all of one seed.
 
+mod network;
+
+use std::collections::BTreeMap;
+use std::panic::resume_unwind;
+use std::rc::Rc;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use mvsqlite::client::{Reply, TransportError};
 use mvstore::error::StoreError;
+use mvstore::failpoint;
 use mvstore::kv::Engine;
 use mvstore::store::Store;
 use tokio::sync::oneshot;
 
-use crate::dispatch::{Message, serve};
 use crate::engine::SimEngine;
+use crate::faults::Switch;
 use crate::outcome::Statistics;
-use crate::plan::Plan;
+use crate::plan::{EngineKind, Plan};
 use crate::random::Random;
-use crate::scheduler::{Group, Scheduler};
+use crate::scheduler::{Group, Killed, Scheduler};
 use crate::store_node::StoreNode;
 use crate::trace::Trace;
 
 /// The tasks that belong to no store.
 const NETWORK: Group = Group(0);
+/// Those of the engine.
+const ENGINE: Group = Group(2);
 
 pub(crate) struct World {
     pub(crate) scheduler: Scheduler,
     pub(crate) plan: Plan,
     pub(crate) seed: u64,
+    pub(crate) switch: Arc<Switch>,
+    pub(crate) engine: SimEngine,
     pub(crate) nodes: Vec<Arc<StoreNode>>,
-    network: Mutex<Random>,
+    network: Mutex<Network>,
     statistics: Mutex<Statistics>,
+    /// Messages on their way and requests being worked at.
+    in_flight: Arc<AtomicU64>,
 }
 
-type Answer = Result<Reply, TransportError>;
+struct Network {
+    random: Random,
+    /// Clients and stores that cannot reach each other, and until when.
+    cut: BTreeMap<(u32, usize), Duration>,
+}
 
 impl World {
     pub(crate) fn new(seed: u64, plan: &Plan) -> Arc<Self> {
         let random = |purpose| Random::for_purpose(seed, purpose);
         let scheduler = Scheduler::new(random("scheduler"), Trace::new(plan.prints));
-        let engine = SimEngine::new(&scheduler, NETWORK, plan.engine.clone(), random("engine"));
-        let engine: Arc<dyn Engine> = Arc::new(engine);
+        let switch = Arc::new(Switch::default());
+        let engine = SimEngine::new(&scheduler, ENGINE, plan, &switch, random("engine"));
         let mut entropy = random("stores");
         let nodes = (0..plan.stores as usize).map(|number| {
-            let engine = Arc::clone(&engine);
-            Arc::new(StoreNode::new(number, &scheduler, engine, entropy.fork()))
+            let engine: Arc<dyn Engine> = Arc::new(engine.clone());
+            Arc::new(StoreNode::new(
+                number,
+                &scheduler,
+                engine,
+                plan,
+                entropy.fork(),
+            ))
         });
         Arc::new(Self {
             nodes: nodes.collect(),
             plan: plan.clone(),
             seed,
-            network: Mutex::new(random("network")),
+            switch,
+            engine,
+            network: Mutex::new(Network {
+                random: random("network"),
+                cut: BTreeMap::new(),
+            }),
             statistics: Mutex::default(),
+            in_flight: Arc::default(),
             scheduler,
         })
     }
@@ -59,73 +87,74 @@ impl World {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn network(&self) -> MutexGuard<'_, Random> {
-        self.network.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Has stores that pass a named point end there, at times. For the calling thread, which is that
+    /// of the scheduler, until [`World::end`].
+    pub(crate) fn watch_points(self: &Arc<Self>) {
+        let world = Arc::downgrade(self);
+        let random = Mutex::new(Random::for_purpose(self.seed, "points"));
+        failpoint::hook(Some(Rc::new(move |point| {
+            let Some(world) = world.upgrade() else { return };
+            let probability = world.plan.faults.killed_at_point;
+            let mut random = random.lock().unwrap_or_else(PoisonError::into_inner);
+            if world.switch.is_on() && random.chance(probability) {
+                drop(random);
+                world
+                    .scheduler
+                    .note(format_args!("a store ends at {point}"));
+                *world
+                    .statistics()
+                    .points
+                    .entry(point.to_owned())
+                    .or_default() += 1;
+                drop(world);
+                resume_unwind(Box::new(Killed));
+            }
+        })));
+    }
+
+    /// Buries the stores that have ended by themselves since the last call.
+    pub(crate) fn bury(self: &Arc<Self>) {
+        for group in self.scheduler.take_killed() {
+            let mut nodes = self.nodes.iter();
+            if let Some(node) = nodes.find(|node| node.group() == Some(group)) {
+                self.kill(node, "ended");
+            }
+        }
+    }
+
+    /// Ends a store where it stands. It starts again after a while.
+    pub(crate) fn kill(self: &Arc<Self>, node: &Arc<StoreNode>, how: &str) {
+        if !node.end() {
+            return;
+        }
+        self.scheduler
+            .note(format_args!("store {}: {how}", node.number));
+        self.statistics().kills += 1;
+        if self.plan.engine == EngineKind::Embedded {
+            self.engine.crash();
+        }
+        let pause = Duration::from_millis(1)..Duration::from_millis(800);
+        let pause = self.network().random.duration(pause);
+        let (world, node) = (Arc::clone(self), Arc::clone(node));
+        let name = format!("store {}: down", node.number);
+        self.scheduler.spawn(NETWORK, name, async move {
+            world.scheduler.sleep(pause).await;
+            node.start();
+        });
     }
 
     /// Ends everything: what is left of it would keep the world alive.
     pub(crate) fn end(&self) {
+        failpoint::hook(None);
         for node in &self.nodes {
-            if let Some(running) = node.running() {
-                self.scheduler.end_group(running.group);
-            }
-            node.forget();
+            node.end();
         }
         self.scheduler.end_group(NETWORK);
-    }
-
-    async fn travel(&self) {
-        let time = self.network().duration(self.plan.latency.clone());
-        self.scheduler.sleep(time).await;
-    }
-
-    /// Sends a request to a store and waits for the answer, from within a fiber.
-    pub(crate) fn call(
-        self: &Arc<Self>,
-        server: usize,
-        message: Message,
-        timeout: Duration,
-    ) -> Answer {
-        self.statistics().requests += 1;
-        let (reply, answer) = oneshot::channel();
-        let name = format!("network: {} to store {server}", message.path);
-        let delivery = Arc::clone(self).deliver(server, message, reply);
-        self.scheduler.spawn(NETWORK, name, delivery);
-        self.scheduler.block_on(async {
-            tokio::select! {
-                biased;
-                answer = answer => answer.unwrap_or_else(|_| Err(lost("the connection broke"))),
-                () = self.scheduler.sleep(timeout) => Err(lost("no answer in time")),
-            }
-        })
-    }
-
-    async fn deliver(
-        self: Arc<Self>,
-        server: usize,
-        message: Message,
-        reply: oneshot::Sender<Answer>,
-    ) {
-        self.travel().await;
-        let running = self.nodes.get(server).and_then(|node| node.running());
-        let answer = match running {
-            None => Err(TransportError {
-                maybe_sent: false,
-                reason: "connection refused".to_owned(),
-            }),
-            Some(running) => {
-                let (done, served) = oneshot::channel();
-                let name = format!("store {server}: {}", message.path);
-                self.scheduler.spawn(running.group, name, async move {
-                    let reply = serve(&running.store, message).await;
-                    // Whoever asked may have gone.
-                    let _ = done.send(reply);
-                });
-                served.await.map_err(|_| lost("the connection was reset"))
-            }
-        };
-        self.travel().await;
-        let _ = reply.send(answer);
+        self.scheduler.end_group(ENGINE);
+        let (crashes, lost) = self.engine.crashes();
+        let mut statistics = self.statistics();
+        statistics.crashes = crashes;
+        statistics.commits_lost_unsynced = lost;
     }
 
     /// Has a store that serves do something, from within a fiber. `None`: it was killed on the way.
@@ -142,25 +171,18 @@ impl World {
             let serving = self.nodes.iter().filter_map(|node| node.running());
             let mut serving: Vec<_> = serving.collect();
             if !serving.is_empty() {
-                let index = self.network().index(serving.len());
+                let index = self.network().random.index(serving.len());
                 break serving.swap_remove(index);
             }
             let pause = Duration::from_millis(10);
             self.scheduler.block_on(self.scheduler.sleep(pause));
         };
         let (done, answer) = oneshot::channel();
-        let work = work(running.store);
-        self.scheduler
-            .spawn(running.group, format_args!("admin: {name}"), async move {
-                let _ = done.send(work.await);
-            });
+        let work = self.counted(work(running.store));
+        let name = format_args!("admin: {name}");
+        self.scheduler.spawn(running.group, name, async move {
+            let _ = done.send(work.await);
+        });
         self.scheduler.block_on(answer).ok()
-    }
-}
-
-fn lost(reason: &str) -> TransportError {
-    TransportError {
-        maybe_sent: true,
-        reason: reason.to_owned(),
     }
 }

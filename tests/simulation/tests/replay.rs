@@ -1,25 +1,34 @@
 //! A run is its seed's.
 
-use std::sync::Arc;
-
-use mvsqlite_simulation::workload::registers::Registers;
-use mvsqlite_simulation::{Plan, Workload, simulate};
+use mvsqlite_simulation::{Plan, simulate, workload};
 
 #[test]
-fn the_same_seed_gives_the_same_run_step_by_step() {
-    let workload: Arc<dyn Workload> = Arc::new(Registers {
-        processes: 4,
-        transactions: 10,
-    });
-    let mut hashes = Vec::new();
-    for seed in 0..4 {
-        let first = simulate(seed, &Plan::calm(), &workload);
-        let second = simulate(seed, &Plan::calm(), &workload);
-        assert_eq!(first.failure, None, "seed {seed}");
-        assert!(first.statistics.committed > 0, "seed {seed}");
-        assert_eq!(first.trace_hash, second.trace_hash, "seed {seed}");
-        hashes.push(first.trace_hash);
+fn the_same_seed_gives_the_same_run_step_by_step_whatever_goes_wrong() {
+    for name in workload::names() {
+        let mut hashes = Vec::new();
+        for seed in 0..4 {
+            let workload = workload::of_seed(Some(name), seed).expect("it has this name");
+            let plan = Plan::of_seed(seed);
+            let first = simulate(seed, &plan, &workload);
+            let second = simulate(seed, &plan, &workload);
+            assert_eq!(first.failure, None, "{name}, seed {seed}");
+            assert_eq!(first.trace_hash, second.trace_hash, "{name}, seed {seed}");
+            assert_eq!(first.statistics, second.statistics, "{name}, seed {seed}");
+            hashes.push(first.trace_hash);
+        }
+        hashes.dedup();
+        assert_eq!(hashes.len(), 4, "{name}: other seeds give other runs");
     }
-    hashes.dedup();
-    assert_eq!(hashes.len(), 4, "other seeds give other runs");
+}
+
+#[test]
+fn when_nothing_goes_wrong_every_process_knows_what_became_of_what_it_did() {
+    for name in workload::names() {
+        let workload = workload::of_seed(Some(name), 1).expect("it has this name");
+        let outcome = simulate(1, &Plan::calm(), &workload);
+        assert_eq!(outcome.failure, None, "{name}");
+        let statistics = outcome.statistics;
+        assert!(statistics.committed > 0, "{name}: {statistics}");
+        assert_eq!((statistics.unknown, statistics.lost), (0, 0), "{name}");
+    }
 }

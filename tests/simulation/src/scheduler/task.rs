@@ -53,15 +53,6 @@ impl Scheduler {
         drop(ended);
     }
 
-    /// The group of the task that is being polled.
-    pub(crate) fn current_group(&self) -> Option<Group> {
-        let state = self.lock();
-        match state.current? {
-            Runnable::Task(id) => state.tasks.get(&id).map(|task| task.group),
-            Runnable::Fiber(_) => None,
-        }
-    }
-
     /// The groups in which a task has unwound with [`Killed`] since the last call. They have ended.
     pub(crate) fn take_killed(&self) -> Vec<Group> {
         std::mem::take(&mut self.lock().killed)

@@ -26,6 +26,15 @@ pub struct Registers {
     pub transactions: u32,
 }
 
+impl Registers {
+    pub(super) fn drawn(random: &mut Random) -> Self {
+        Self {
+            processes: random.between(2..7) as u32,
+            transactions: random.between(10..40) as u32,
+        }
+    }
+}
+
 impl Workload for Registers {
     fn name(&self) -> &'static str {
         NAME
