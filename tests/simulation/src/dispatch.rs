@@ -136,7 +136,7 @@ mod tests {
 
     #[test]
     fn a_path_names_a_namespace_and_a_call_as_the_client_encodes_it() {
-        let key: NamespaceKey = "a/b c%".parse().unwrap();
+        let key: NamespaceKey = "a/b-c".parse().unwrap();
         let path = v2::path(&key, "begin");
         let (found, call) = target(&path).unwrap();
         assert_eq!((found, call), (key, "begin"));

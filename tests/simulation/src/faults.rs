@@ -49,6 +49,11 @@ pub(crate) fn begin(world: &Arc<World>, clients: &[Process]) {
             Box::new(move |_, random| pause_client(random, &paused)),
         ),
     ];
+    let held = Arc::clone(world);
+    world.scheduler.spawn(FAULTS, "calm", async move {
+        held.scheduler.sleep(TROUBLE).await;
+        end(&held);
+    });
     for (name, every, strike) in strikes {
         let Some(every) = every else { continue };
         let mut random = Random::for_purpose(world.seed, name);
@@ -62,6 +67,9 @@ pub(crate) fn begin(world: &Arc<World>, clients: &[Process]) {
         });
     }
 }
+
+/// How long things go wrong, in simulated time: whoever got nowhere until then comes to his end.
+const TROUBLE: Duration = Duration::from_secs(120);
 
 /// From now on nothing goes wrong; what is cut off or down comes back.
 pub(crate) fn end(world: &World) {
