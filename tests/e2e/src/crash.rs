@@ -106,7 +106,7 @@ fn round(
     crew.go_on(life, figures);
     crew.stop(life, figures);
     for &load in &schedule.loads {
-        checks::judge(life, crew, load, number, figures);
+        checks::judge(life, crew, load, figures);
     }
     life.measure(figures);
     if checks::has_fsck() {

@@ -98,6 +98,7 @@ impl Crew {
                 "MVSQLITE_E2E_STOP",
                 &stop_file(life, self.round).display().to_string(),
             )
+            .env("MVSQLITE_E2E_ADMIN", &life.store.admin_address())
             .env("MVSQLITE_E2E_ROUND", &self.round.to_string());
         if life.has_small_disk() {
             client = client.env("MVSQLITE_E2E_MAY_BE_FULL", "1");

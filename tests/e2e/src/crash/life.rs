@@ -62,7 +62,7 @@ impl Life {
             }
         };
         // Some 200 bytes a page: layers of large transactions, of some pages, of many.
-        knob("--knob-layer-bytes", &["20000", "5000", ""]);
+        knob("--knob-layer-bytes", &["20000", "5000", "2000", ""]);
         knob("--knob-fold-pages", &["16", ""]);
         knob("--page-cache-bytes", &["0", "", ""]);
         // In memory a sync is quick, on a disk it is not: both change what a kill meets.

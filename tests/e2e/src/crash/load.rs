@@ -101,7 +101,12 @@ pub(super) const LOADS: &[Load] = &[
              CREATE TABLE item (worker, id, generation, body, PRIMARY KEY (worker, id)) WITHOUT ROWID;
              CREATE INDEX item_length ON item (length(body));",
         )],
-        processes: &["growth_worker.py", "growth_worker.py", "snapshot_reader.py"],
+        processes: &[
+            "growth_worker.py",
+            "growth_worker.py",
+            "snapshot_reader.py",
+            "history_keeper.py",
+        ],
         tables: &[],
         sums: &[],
         further: Further::ModelsAndSnapshots,

@@ -27,7 +27,7 @@ const POINTS: [&str; 6] = [
 const PROCESSES: usize = 7;
 
 /// Episodes of faults in a round.
-const EPISODES: std::ops::RangeInclusive<u32> = 3..=6;
+const EPISODES: std::ops::RangeInclusive<u32> = 5..=11;
 
 /// One thing that is done.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -160,7 +160,11 @@ fn episode(chance: &mut StdRng, length: Duration) -> Vec<Planned> {
             then(at_once, Action::PauseStore);
             then(millis(chance, 100..3000), Action::ResumeStore);
         }
-        12..15 => then(at_once, Action::KillClient(chance.random_range(0..100))),
+        12..15 => {
+            for _ in 0..chance.random_range(1..4) {
+                then(millis(chance, 0..300), Action::KillClient(chance.random_range(0..100)));
+            }
+        }
         15..17 => {
             then(at_once, Action::PauseClient(chance.random_range(0..100)));
             then(millis(chance, 200..4000), Action::ResumeClients);

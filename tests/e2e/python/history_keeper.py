@@ -1,0 +1,81 @@
+"""history_keeper.py WORKER SECONDS JOURNAL KEEP DATABASE
+
+Keeps the history of a database short while others grow and shrink it (growth_worker.py): truncates it
+to what it was some seconds ago, removes unreferenced content, and makes forks, which must look like the
+moment they were made from, can be written to and are deleted again.
+"""
+
+import sqlite3
+import sys
+import time
+
+import admin
+from mv import connect, one
+from snapshot_check import DIGEST
+from worker import Worker, outcome_of
+
+# History that is not truncated. A reader that takes longer is refused.
+KEPT_SECONDS = 4
+
+
+class Keeper(Worker):
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+        self.forks = 0
+
+    def transaction(self, db, number):
+        digest = db.execute(DIGEST).fetchone()
+        version = one(db, "SELECT mv_last_known_version('main')")
+        self.seen.append((time.monotonic(), version, digest))
+
+    def attempt(self, number):
+        outcome = super().attempt(number)
+        if outcome == "A":
+            try:
+                self.chance.choice((self.truncate, self.remove, self.fork))()
+            except admin.Refused as refused:
+                print(refused, file=sys.stderr)
+                outcome = "R"
+        time.sleep(0.2)
+        return outcome
+
+    def truncate(self):
+        old = [seen for seen in self.seen if seen[0] < time.monotonic() - KEPT_SECONDS]
+        if old:
+            self.seen = self.seen[len(old) :]
+            self.remove("truncate_namespace", before_version=old[-1][1])
+
+    def remove(self, how="delete_unreferenced_content", **what):
+        text = admin.call(how, key=self.databases[0], apply=True, **what)
+        if not text.endswith("DONE\n"):
+            raise admin.Refused(f"{how}: {text}")
+
+    def fork(self):
+        """A fork of the moment that was looked at last."""
+        _, version, digest = self.seen[-1]
+        base = {"ns_id": admin.stat(self.databases[0])["nsid"], "snapshot_version": version}
+        self.forks += 1
+        name = f"fork-{self.worker}-{self.forks}"
+        admin.call("create_namespace", 201, key=name, overlay_base=base)
+        try:
+            self.look_at(name, digest)
+        except sqlite3.OperationalError as error:
+            raise admin.Refused(f"{name}: {outcome_of(error, True)} {error}") from error
+        admin.call("delete_namespace", key=name)
+
+    def look_at(self, name, digest):
+        fork = connect(name)
+        try:
+            found = fork.execute(DIGEST).fetchone()
+            if found != digest:
+                sys.exit(f"{name} is a fork of {digest} and looks like {found}")
+            fork.execute("DELETE FROM item WHERE id % 2")
+            verdict = fork.execute("PRAGMA integrity_check").fetchall()
+            if verdict != [("ok",)]:
+                sys.exit(f"{name}: integrity_check says {verdict}")
+        finally:
+            fork.close()
+
+
+Keeper().run()
