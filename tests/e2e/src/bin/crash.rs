@@ -23,6 +23,9 @@ struct Arguments {
     /// Where stores, journals and logs are; removed unless something does not hold
     #[arg(long)]
     directory: Option<PathBuf>,
+    /// Leaves them there in any case
+    #[arg(long)]
+    keep: bool,
 }
 
 fn main() -> ExitCode {
@@ -41,7 +44,10 @@ fn main() -> ExitCode {
     println!("crash: {} minutes, seed {seed}", arguments.minutes);
     match catch_unwind(AssertUnwindSafe(|| run(&options))) {
         Ok(figures) => {
-            std::fs::remove_dir_all(&home).ok();
+            match arguments.keep {
+                true => println!("kept: {}", home.display()),
+                false => drop(std::fs::remove_dir_all(&home)),
+            }
             println!("crash: seed {seed}: everything holds\n{figures}");
             ExitCode::SUCCESS
         }

@@ -95,7 +95,7 @@ fn histories(crew: &Crew, load: usize, copies: &[Copied], figures: &mut Figures)
 /// before it was written when COMMIT was still to come.
 fn transactions(crew: &Crew, load: usize) -> Vec<TransactionRecord> {
     let mut records = BTreeMap::new();
-    for member in crew.writers(load).filter(|member| member.round == round) {
+    for member in crew.writers(load) {
         let path = member.worker.journal.path().with_extension("history");
         let mut written = History::default();
         let text = fs::read_to_string(&path).unwrap_or_default();

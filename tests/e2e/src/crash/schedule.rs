@@ -162,7 +162,10 @@ fn episode(chance: &mut StdRng, length: Duration) -> Vec<Planned> {
         }
         12..15 => {
             for _ in 0..chance.random_range(1..4) {
-                then(millis(chance, 0..300), Action::KillClient(chance.random_range(0..100)));
+                then(
+                    millis(chance, 0..300),
+                    Action::KillClient(chance.random_range(0..100)),
+                );
             }
         }
         15..17 => {
