@@ -12,7 +12,7 @@ import time
 import admin
 from mv import connect, one
 from snapshot_check import DIGEST
-from worker import Worker, outcome_of
+from worker import Abandoned, Worker, damage, outcome_of
 
 # History that is not truncated. A reader that takes longer is refused.
 KEPT_SECONDS = 3
@@ -60,6 +60,8 @@ class Keeper(Worker):
         admin.call("create_namespace", 201, key=name, overlay_base=base)
         try:
             self.look_at(name, digest)
+        except Abandoned as abandoned:
+            raise admin.Refused(f"{name}: not all of it could be read") from abandoned
         except sqlite3.OperationalError as error:
             raise admin.Refused(f"{name}: {outcome_of(error, True)} {error}") from error
         admin.call("delete_namespace", key=name)
@@ -70,12 +72,30 @@ class Keeper(Worker):
             found = fork.execute(DIGEST).fetchone()
             if found != digest:
                 sys.exit(f"{name} is a fork of {digest} and looks like {found}")
+            if self.chance.random() < 0.5:
+                self.lock_and_roll_back(fork, digest)
             fork.execute("DELETE FROM item WHERE id % 2")
-            verdict = fork.execute("PRAGMA integrity_check").fetchall()
-            if verdict != [("ok",)]:
-                sys.exit(f"{name}: integrity_check says {verdict}")
+            if wrong := damage(fork):
+                sys.exit(f"{name}: integrity_check says {wrong}")
         finally:
             fork.close()
+
+    def lock_and_roll_back(self, fork, digest):
+        """What is done under a namespace lock is gone when it is rolled back."""
+        lock(fork, "mv_nslock_acquire")
+        fork.execute("UPDATE item SET body = 'locked', generation = 1000")
+        lock(fork, "mv_nslock_release_rollback")
+        found = fork.execute(DIGEST).fetchone()
+        if found != digest:
+            sys.exit(f"rolled back to {digest}, and it looks like {found}")
+
+
+def lock(db, function):
+    """Takes or gives back the namespace's lock. These functions have no error codes of their own."""
+    try:
+        db.execute(f"SELECT {function}('main', 'keeper')").fetchall()
+    except sqlite3.OperationalError as error:
+        raise admin.Refused(f"{function}: {error}") from error
 
 
 Keeper().run()

@@ -62,6 +62,18 @@ def roll_back(db):
         pass
 
 
+def damage(db):
+    """What integrity_check finds wrong; nothing, if it is fine.
+
+    It reports pages that could not be read as if they were damaged, and all that they led to as never
+    used. Such a verdict says nothing about the database.
+    """
+    verdict = [text for (text,) in db.execute("PRAGMA integrity_check")]
+    if any(text in line for line in verdict for text in ("failed to get page", "Failed to read ptrmap")):
+        raise Abandoned
+    return [] if verdict == ["ok"] else verdict
+
+
 class Appended:
     """A file that is only ever appended to, by single writes."""
 

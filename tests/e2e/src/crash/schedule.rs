@@ -13,14 +13,26 @@ use rand::{RngExt, SeedableRng};
 use super::load::LOADS;
 use crate::Fault;
 
-/// The points that `MVSTORE_CRASH_AT` knows. One that no longer exists shows as never sprung.
-const POINTS: [&str; 6] = [
-    "staged",
-    "layer-before-commit",
-    "layer-committed",
-    "fold-step",
-    "fold-before-drop",
-    "fold-dropped",
+/// The points that `MVSTORE_CRASH_AT` knows, and the number of passes before which the store ends
+/// there: those that every commit passes are passed often. One that no longer exists shows as never
+/// sprung.
+const POINTS: [(&str, u32); 16] = [
+    ("before-commit", 200),
+    ("committed", 200),
+    ("staged", 9),
+    ("layer-before-commit", 5),
+    ("layer-committed", 5),
+    ("fold-step", 9),
+    ("fold-before-drop", 3),
+    ("fold-dropped", 3),
+    ("settled", 2),
+    ("restored", 2),
+    ("forked", 2),
+    ("leased", 50),
+    ("lock-released", 2),
+    ("truncate-marked", 3),
+    ("truncate-step", 5),
+    ("collect-step", 3),
 ];
 
 /// Processes that run at a time, at least; the last load drawn may bring two more.
@@ -145,7 +157,8 @@ fn episode(chance: &mut StdRng, length: Duration) -> Vec<Planned> {
             then(millis(chance, 0..1500), Action::StartStore(None));
         }
         5..9 => {
-            let trap = format!("{}:{}", pick(chance, &POINTS), chance.random_range(1..6));
+            let (point, passes) = pick(chance, &POINTS);
+            let trap = format!("{point}:{}", chance.random_range(1..=*passes));
             then(at_once, Action::KillStore);
             then(millis(chance, 0..300), Action::StartStore(Some(trap)));
             // It may never pass there.
@@ -256,7 +269,7 @@ mod tests {
         ] {
             assert!(kinds.contains(kind), "{kind} of {kinds:?}");
         }
-        for point in POINTS {
+        for (point, _) in POINTS {
             assert!(kinds.iter().any(|kind| kind.contains(point)), "{point}");
         }
     }
