@@ -57,7 +57,7 @@ pub(super) fn judge(life: &Life, crew: &Crew, load: usize, figures: &mut Figures
             );
             past_versions(life, databases[0].name, &crew.beside(load, "snapshots"));
         }
-        Further::Histories => histories(crew, load, &copies, figures),
+        Further::Histories => histories(life, crew, load, &copies, figures),
     }
 }
 
@@ -80,13 +80,16 @@ fn past_versions(life: &Life, database: &str, files: &[String]) {
 }
 
 /// Judges what was done in all rounds as one history: later rounds did not touch earlier lists.
-fn histories(crew: &Crew, load: usize, copies: &[Copied], figures: &mut Figures) {
+fn histories(life: &Life, crew: &Crew, load: usize, copies: &[Copied], figures: &mut Figures) {
     let history = History {
         transactions: transactions(crew, load),
         final_lists: lists(copies),
     };
-    let report = check(&history, Model::StrictSerializable)
-        .unwrap_or_else(|violation| panic!("the history of the lists: {violation}"));
+    let report = check(&history, Model::StrictSerializable).unwrap_or_else(|violation| {
+        let path = life.directory.join("history");
+        let kept = fs::File::create(&path).and_then(|file| history.write_lines(file));
+        panic!("{} ({kept:?}): {violation}", path.display())
+    });
     figures.histories += 1;
     figures.judged += report.transactions;
 }

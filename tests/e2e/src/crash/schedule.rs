@@ -152,9 +152,16 @@ fn episode(chance: &mut StdRng, length: Duration) -> Vec<Planned> {
     };
     let at_once = Duration::ZERO;
     match chance.random_range(0..22) {
-        0..5 => {
+        0..3 => {
             then(at_once, Action::KillStore);
             then(millis(chance, 0..1500), Action::StartStore(None));
+        }
+        3..5 => {
+            // Also while it recovers from the one before.
+            for _ in 0..chance.random_range(2..5) {
+                then(millis(chance, 10..400), Action::KillStore);
+                then(at_once, Action::StartStore(None));
+            }
         }
         5..9 => {
             let (point, passes) = pick(chance, &POINTS);
