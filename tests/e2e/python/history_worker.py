@@ -1,10 +1,13 @@
-"""history_worker.py DATABASE WORKER SECONDS HISTORY
+"""history_worker.py DATABASE WORKER SECONDS HISTORY [split]
 
-Runs random transactions and writes into HISTORY what each of them read, what it wrote, and its
-version. Commits in the order of their versions must explain every read (history_check.py).
+Runs random transactions and writes into HISTORY, as JSON lines for crate mvsqlite-checker, what each
+of them read and wrote, when, and at which versions.
 
 What a connection read earlier stays in SQLite's cache, where the VFS does not see it read again;
-small caches spill; savepoints are undone; some transactions are rolled back.
+small caches spill; savepoints are undone; rows move between pages; some transactions are rolled back.
+
+With `split` the program is at fault: it commits between what it reads and what it writes, and
+records both as one transaction.
 """
 
 import json
@@ -15,95 +18,121 @@ import time
 
 from mv import BUSY_SNAPSHOT, connect, one
 
-database, worker, seconds, history_file = sys.argv[1:]
+database, worker, seconds, history_file = sys.argv[1:5]
+split = "split" in sys.argv[5:]
 worker = int(worker)
 end = time.monotonic() + float(seconds)
 chance = random.Random(worker * 104729)
 KEYS = 60
-counts = {"commits": 0, "reads": 0, "conflicts": 0}
+LISTS = 24
+counts = {"committed": 0, "aborted": 0}
 number = 0
 
 
-def read(db, seen):
+def read_registers(db, low, high):
+    rows = dict(db.execute("SELECT key, value FROM register WHERE key BETWEEN ? AND ?", (low, high)))
+    # A row that is not there is as wrong as any other value.
+    keys = range(low, min(high, KEYS - 1) + 1)
+    return [{"read": {"key": key, "value": rows.get(key, -1) or None}} for key in keys]
+
+
+def read_list(db, key):
+    rows = db.execute("SELECT id FROM event WHERE owner = ? ORDER BY place", (key,))
+    return {"read_list": {"key": key, "elements": [element for (element,) in rows]}}
+
+
+def read(db, operations):
     kind = chance.random()
-    if kind < 0.6:
+    if kind < 0.5:
         key = chance.randrange(KEYS)
-        seen[f"key {key}"] = one(db, "SELECT value FROM register WHERE key = ?", key)
-    elif kind < 0.75:
+        operations += read_registers(db, key, key)
+    elif kind < 0.65:
         low = chance.randrange(KEYS)
-        query = "SELECT total(value) FROM register WHERE key BETWEEN ? AND ?"
-        seen[f"sum {low}"] = one(db, query, low, low + 5)
-    elif kind < 0.9:
-        owner = chance.randrange(6)
-        seen[f"count {owner}"] = one(db, "SELECT count(*) FROM event WHERE owner = ?", owner)
+        operations += read_registers(db, low, low + 5)
     else:
-        seen["last"] = one(db, "SELECT max(id) FROM event")
+        operations.append(read_list(db, chance.randrange(LISTS)))
 
 
-def write(db, written):
+def write(db, operations):
     global number
     number += 1
     token = worker * 10_000_000 + number
-    if chance.random() < 0.6:
+    if chance.random() < 0.5:
         key = chance.randrange(KEYS)
         db.execute("UPDATE register SET value = ? WHERE key = ?", (token, key))
-        written.append(["set", key, token])
-    elif chance.random() < 0.8:
-        owner = chance.randrange(6)
-        db.execute("INSERT INTO event VALUES (?, ?, zeroblob(?))", (token, owner, chance.choice((10, 500, 9000))))
-        written.append(["add", token, owner])
-    else:
-        owner = chance.randrange(6)
-        db.execute("DELETE FROM event WHERE owner = ?", (owner,))
-        written.append(["clear", owner])
+        operations.append({"write": {"key": key, "value": token}})
+        return
+    key = chance.randrange(LISTS)
+    place = one(db, "SELECT coalesce(max(place), 0) + 1 FROM event WHERE owner = ?", key)
+    size = chance.choice((10, 500, 9000))
+    db.execute("INSERT INTO event VALUES (?, ?, ?, zeroblob(?))", (token, key, place, size))
+    operations.append({"append": {"key": key, "element": token}})
 
 
-def transaction(db):
-    """One transaction: what it read before it wrote, and what it wrote; None if rolled back."""
-    seen, written = {}, []
+def move_rows(db):
+    """Changes nothing that is read, but the sizes of rows, and so which pages they lie on."""
+    owner = chance.randrange(LISTS)
+    size = chance.choice((10, 500, 9000))
+    db.execute("UPDATE event SET body = zeroblob(?) WHERE owner = ? AND place % 7 = 0", (size, owner))
+
+
+def last_known(db):
+    return one(db, "SELECT mv_last_known_version('main')")
+
+
+def transaction(db, record):
+    """One transaction; answers whether it was meant to be committed."""
+    operations = record["operations"]
     db.execute(chance.choice(("BEGIN", "BEGIN", "BEGIN IMMEDIATE")))
     for _ in range(chance.randint(1, 4)):
-        read(db, seen)
+        read(db, operations)
+    record["read_at"] = last_known(db)
     if chance.random() < 0.3:
-        version = one(db, "SELECT mv_last_known_version('main')")
         db.execute("COMMIT")
-        return {"at": version, "seen": seen}
+        return True
+    if split:
+        db.execute("COMMIT")
+        db.execute("BEGIN")
     if chance.random() < 0.2:
         db.execute("SAVEPOINT undone")
         write(db, [])
         db.execute("ROLLBACK TO undone")
-    before = db.total_changes
     for _ in range(chance.randint(1, 3)):
-        write(db, written)
-    changed = db.total_changes > before
+        write(db, operations)
+        if chance.random() < 0.3:
+            read(db, operations)
+    if chance.random() < 0.1:
+        move_rows(db)
     if chance.random() < 0.1:
         db.execute("ROLLBACK")
-        return None
+        return False
     db.execute("COMMIT")
-    version = one(db, "SELECT mv_last_known_version('main')")
-    if not changed:
-        # There was nothing to delete: no commit was made, or one that says nothing.
-        return {"at": version, "seen": seen}
-    return {"version": version, "seen": seen, "written": written}
+    record["ended"] = time.monotonic_ns()
+    record["committed_at"] = last_known(db)
+    return True
+
+
+def attempt(db, index):
+    record = {"process": worker, "index": index, "begun": time.monotonic_ns(), "operations": []}
+    try:
+        record["outcome"] = "committed" if transaction(db, record) else "aborted"
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != BUSY_SNAPSHOT:
+            raise
+        record["outcome"] = "aborted"
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+    record.setdefault("ended", time.monotonic_ns())
+    counts[record["outcome"]] += 1
+    return record
 
 
 db = connect(database)
 if worker % 2:
     db.execute("PRAGMA cache_size = 4")
-history = []
-while time.monotonic() < end:
-    try:
-        done = transaction(db)
-    except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode != BUSY_SNAPSHOT:
-            raise
-        counts["conflicts"] += 1
-        if db.in_transaction:
-            db.execute("ROLLBACK")
-        continue
-    if done:
-        history.append(done)
-        counts["commits" if "version" in done else "reads"] += 1
 with open(history_file, "w", encoding="utf-8") as out:
-    json.dump(history, out)
+    index = 0
+    while time.monotonic() < end:
+        out.write(json.dumps({"transaction": attempt(db, index)}) + "\n")
+        index += 1
 print(json.dumps(counts))
