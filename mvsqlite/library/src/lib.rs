@@ -37,6 +37,8 @@ mod registration;
 pub use mvsqlite_client::{Config, ConfigError};
 pub use mvsqlite_vfs::VFS_NAME;
 #[doc(hidden)]
+pub use mvsqlite_vfs::Vfs;
+#[doc(hidden)]
 pub use registration::register_as;
 pub use registration::{Error, Registration, register};
 

@@ -15,10 +15,13 @@
 //! | `faults` | what goes wrong from time to time |
 //! | [`process`] | a client process |
 //! | [`plan`] | what goes wrong, and how often |
+//! | `sqlite` | SQLite over the VFS, once for each process |
+//! | `check` | what must hold after a run |
 //! | [`workload`] | what the processes do |
 //! | [`history`] | what they did and saw |
 //! | [`outcome`] | what came of a run |
 
+mod check;
 mod dispatch;
 mod engine;
 mod faults;
@@ -29,6 +32,7 @@ pub mod process;
 pub mod random;
 mod run;
 mod scheduler;
+mod sqlite;
 mod store_node;
 mod trace;
 pub mod workload;

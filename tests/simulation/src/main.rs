@@ -83,6 +83,8 @@ fn run(arguments: &Arguments, seed: u64) -> Report {
     let outcome = simulate(seed, &plan, &workload);
     let mut failure = outcome.failure.map(|failure| failure.to_string());
     if arguments.twice && failure.is_none() {
+        let workload = workload::of_seed(arguments.workload.as_deref(), seed)
+            .expect("the name was looked up before");
         let again = simulate(seed, &plan, &workload).trace_hash;
         if again != outcome.trace_hash {
             failure = Some("a second run of the seed went another way".to_owned());

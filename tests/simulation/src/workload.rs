@@ -1,12 +1,27 @@
 //! What the client processes do, and what has to be true afterwards.
 
+pub(crate) mod contents;
+mod fault;
+pub(crate) mod ledger;
+pub mod mixture;
+mod operation;
 pub mod registers;
+mod role;
+mod session;
+mod snapshot;
+pub mod swarm;
 
 use std::sync::Arc;
 
 use mvsqlite::Config;
 
+pub(crate) use contents::Database;
+pub(crate) use ledger::Observation;
+pub use mixture::Mixture;
 use registers::Registers;
+pub(crate) use snapshot::Snapshot;
+pub use swarm::Family;
+pub(crate) use swarm::Swarm;
 
 use crate::history::{History, Recorder};
 use crate::process::Process;
@@ -16,7 +31,20 @@ use crate::random::Random;
 type Make = fn(&mut Random) -> Arc<dyn Workload>;
 
 /// All workloads, by their names.
-const ALL: [(&str, Make); 1] = [("registers", |random| Arc::new(Registers::drawn(random)))];
+const ALL: [(&str, Make); 8] = [
+    ("registers", |random| Arc::new(Registers::drawn(random))),
+    ("lists", |random| mixture(Family::Lists, random)),
+    ("bank", |random| mixture(Family::Bank, random)),
+    ("churn", |random| mixture(Family::Churn, random)),
+    ("large", |random| mixture(Family::Large, random)),
+    ("schema", |random| mixture(Family::Schema, random)),
+    ("exclusive", |random| mixture(Family::Exclusive, random)),
+    ("history", |random| mixture(Family::History, random)),
+];
+
+fn mixture(family: Family, random: &mut Random) -> Arc<dyn Workload> {
+    Arc::new(Mixture::new(family, random.number()))
+}
 
 /// The names of all workloads.
 pub fn names() -> impl Iterator<Item = &'static str> {
@@ -35,7 +63,7 @@ pub fn of_seed(name: Option<&str>, seed: u64) -> Option<Arc<dyn Workload>> {
     Some(make(&mut random))
 }
 
-/// Something for client processes to do.
+/// Something for client processes to do, once: it may remember what happened.
 pub trait Workload: Send + Sync {
     /// Its name on a command line.
     fn name(&self) -> &'static str;

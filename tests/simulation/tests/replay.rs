@@ -7,10 +7,10 @@ fn the_same_seed_gives_the_same_run_step_by_step_whatever_goes_wrong() {
     for name in workload::names() {
         let mut hashes = Vec::new();
         for seed in 0..4 {
-            let workload = workload::of_seed(Some(name), seed).expect("it has this name");
+            let workload = || workload::of_seed(Some(name), seed).expect("it has this name");
             let plan = Plan::of_seed(seed);
-            let first = simulate(seed, &plan, &workload);
-            let second = simulate(seed, &plan, &workload);
+            let first = simulate(seed, &plan, &workload());
+            let second = simulate(seed, &plan, &workload());
             assert_eq!(first.failure, None, "{name}, seed {seed}");
             assert_eq!(first.trace_hash, second.trace_hash, "{name}, seed {seed}");
             assert_eq!(first.statistics, second.statistics, "{name}, seed {seed}");
