@@ -100,7 +100,7 @@ impl Environment {
         let make = move || Shared {
             workers: Workers::new(Arc::clone(&threads)),
             cache: Mutex::new(PageCache::new(cache_bytes)),
-            fetcher: Arc::default(),
+            fetcher: Arc::new(Fetcher::new(Arc::clone(&threads))),
             disk: disk
                 .clone()
                 .map(|(directory, bytes)| DiskCache::new(directory, bytes)),
@@ -194,8 +194,8 @@ impl Environment {
         &self.plane
     }
 
-    pub(crate) fn system(&self) -> &dyn System {
-        &*self.system
+    pub(crate) fn system(&self) -> &Arc<dyn System> {
+        &self.system
     }
 
     pub(crate) fn process_id(&self) -> u32 {

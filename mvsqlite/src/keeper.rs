@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use crate::database::Claim;
 use crate::environment::{Environment, Shared};
+use crate::system::System;
 
 /// How long the thread stays when there is nothing to do.
 const LINGERS: Duration = Duration::from_secs(10);
@@ -56,9 +57,10 @@ impl Keeper {
             }
         }
         let weak = Arc::downgrade(&shared);
-        let started = env
-            .system()
-            .spawn("mvsqlite-lease", Box::new(move || run(&weak)));
+        let system = env.system();
+        let thread = Arc::clone(system);
+        let work = move || run(&weak, &*thread);
+        let started = system.spawn("mvsqlite-lease", Box::new(work));
         if started.is_err() {
             shared.keeper.state().runs = false;
         }
@@ -109,7 +111,7 @@ impl Kept {
 }
 
 /// The thread's life. It holds what belongs to the process for as long as it takes to look around.
-fn run(shared: &Weak<Shared>) {
+fn run(shared: &Weak<Shared>, system: &dyn System) {
     let mut idle = Duration::ZERO;
     while let Some(shared) = shared.upgrade() {
         let next = shared.keeper.tend();
@@ -121,6 +123,6 @@ fn run(shared: &Weak<Shared>) {
             return;
         }
         drop(shared);
-        std::thread::sleep(next.unwrap_or(IDLE_PAUSE).max(Duration::from_millis(1)));
+        system.sleep(next.unwrap_or(IDLE_PAUSE).max(Duration::from_millis(1)));
     }
 }

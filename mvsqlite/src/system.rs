@@ -1,16 +1,22 @@
-//! What the operating system gives us: time, randomness, which process this is, threads.
+//! What the operating system gives us: time, randomness, which process this is, threads and what they
+//! wait for.
 //!
 //! A seam, so that a simulation can drive the real logic with its own clock and seed.
 
+mod event;
+
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+pub use event::{Epoch, Event, OsEvent};
 
 use nix::sys::signal::{SigSet, SigmaskHow};
 
 /// Stack of a thread of ours, in bytes: what it calls is shallow.
 const STACK_BYTES: usize = 512 << 10;
 
-/// Clock, randomness, process id and threads.
+/// Clock, randomness, process id, threads and what they wait for.
 pub trait System: Send + Sync {
     /// Monotonic time since some fixed moment.
     fn now(&self) -> Duration;
@@ -27,14 +33,19 @@ pub trait System: Send + Sync {
     /// The id of the calling process: another one after `fork`.
     fn process_id(&self) -> u32;
 
-    /// Starts a thread that does this work and ends. It gets no signal of the host's. A simulation
-    /// has none: whoever asks for a thread must be able to do without.
+    /// Starts a thread that does this work and ends. It gets no signal of the host's. Whoever
+    /// asks for a thread must be able to do without.
     ///
     /// # Errors
     /// If there is no thread to be had.
     fn spawn(&self, name: &'static str, work: Box<dyn FnOnce() + Send>) -> io::Result<()> {
         let _ = (name, work);
         Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Something that threads wait for.
+    fn event(&self) -> Arc<dyn Event> {
+        Arc::new(OsEvent::default())
     }
 }
 

@@ -8,10 +8,10 @@
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::system::System;
+use crate::system::{Event, System};
 
 /// Most threads of a process.
 const MOST_THREADS: usize = 6;
@@ -27,10 +27,10 @@ pub(crate) struct Workers {
     queue: Arc<Queue>,
 }
 
-#[derive(Default)]
 struct Queue {
     state: Mutex<State>,
-    wake: Condvar,
+    /// There is work.
+    wake: Arc<dyn Event>,
 }
 
 #[derive(Default)]
@@ -59,11 +59,12 @@ impl Queue {
                 continue;
             }
             state.idle += 1;
-            let waited = self.wake.wait_timeout(state, IDLE);
-            let (again, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
-            state = again;
+            let epoch = self.wake.epoch();
+            drop(state);
+            let woken = self.wake.wait(epoch, IDLE);
+            state = self.lock();
             state.idle -= 1;
-            if timeout.timed_out() && state.tasks.is_empty() {
+            if !woken && state.tasks.is_empty() {
                 state.threads -= 1;
                 return;
             }
@@ -74,9 +75,13 @@ impl Queue {
 impl Workers {
     /// No thread yet.
     pub(crate) fn new(system: Arc<dyn System>) -> Self {
+        let queue = Queue {
+            state: Mutex::default(),
+            wake: system.event(),
+        };
         Self {
             system,
-            queue: Arc::default(),
+            queue: Arc::new(queue),
         }
     }
 
@@ -86,7 +91,8 @@ impl Workers {
             let mut state = self.queue.lock();
             state.tasks.push_back(task);
             if state.idle >= state.tasks.len() {
-                self.queue.wake.notify_one();
+                drop(state);
+                self.queue.wake.happen_for_one();
                 return;
             }
             if state.threads == MOST_THREADS {

@@ -128,7 +128,7 @@ impl Remote {
             pages: pages.clone(),
             fetch: Box::new(move |pages| remote.fetch_once(&into, &at, pages)),
         };
-        if shared.fetcher.start(batch, self.env.system()) {
+        if shared.fetcher.start(batch) {
             prefetch.asked(pages.iter());
         }
     }

@@ -34,6 +34,7 @@ use mvsqlite_protocol::{PageIndex, PageSet, StageId};
 use super::error::Cause;
 use super::remote::Remote;
 use super::snapshot::Snapshot;
+use crate::system::System;
 use batch::{Batch, Ended, Mailbox};
 use held::{Taken, Uploaded};
 use read_back::Window;
@@ -111,9 +112,9 @@ impl Channel<'_> {
 }
 
 impl Upload {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(system: &dyn System) -> Self {
         Self {
-            mailbox: Arc::default(),
+            mailbox: Arc::new(Mailbox::new(system)),
             stage: None,
             in_flight: 0,
             stored: BTreeMap::new(),

@@ -216,7 +216,8 @@ impl WriteSet {
         if self.upload.is_none() && self.held.len() <= channel.beginning() {
             return Ok(());
         }
-        let upload = self.upload.get_or_insert_with(|| Box::new(Upload::new()));
+        let new = || Box::new(Upload::new(&**remote.env.system()));
+        let upload = self.upload.get_or_insert_with(new);
         upload.advance(&mut self.held, &mut channel)
     }
 
@@ -241,7 +242,10 @@ impl WriteSet {
         let room = usize::try_from(room).unwrap_or(usize::MAX);
         let upload = match &mut self.upload {
             None if self.held.len() <= room => None,
-            upload => Some(upload.get_or_insert_with(|| Box::new(Upload::new()))),
+            upload => {
+                let new = || Box::new(Upload::new(&**remote.env.system()));
+                Some(upload.get_or_insert_with(new))
+            }
         };
         let stage = match upload {
             Some(upload) => upload.finish(&mut self.held, count, room, &mut channel)?,

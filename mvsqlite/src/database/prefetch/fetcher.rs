@@ -8,13 +8,13 @@
 //! child has a fetcher of its own, without threads.
 
 use std::collections::{HashSet, VecDeque};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use mvsqlite_protocol::{PageIndex, PageSet, Version};
 
 use crate::database::cache::Identity;
-use crate::system::System;
+use crate::system::{Event, System};
 
 /// So that one batch is on its way while another one is read.
 const THREADS: usize = 2;
@@ -46,11 +46,11 @@ impl Batch {
 }
 
 /// The background fetching of a process.
-#[derive(Default)]
 pub(crate) struct Fetcher {
+    system: Arc<dyn System>,
     state: Mutex<State>,
     /// There is work, or a batch is done.
-    changed: Condvar,
+    changed: Arc<dyn Event>,
 }
 
 #[derive(Default)]
@@ -71,6 +71,15 @@ impl State {
 }
 
 impl Fetcher {
+    /// No thread yet.
+    pub(crate) fn new(system: Arc<dyn System>) -> Self {
+        Self {
+            state: Mutex::default(),
+            changed: system.event(),
+            system,
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -81,7 +90,7 @@ impl Fetcher {
     }
 
     /// Has a batch fetched. False: it will not be, since there is too much to do or no thread.
-    pub(crate) fn start(self: &Arc<Self>, batch: Batch, system: &dyn System) -> bool {
+    pub(crate) fn start(self: &Arc<Self>, batch: Batch) -> bool {
         let mut state = self.lock();
         if state.waiting.len() >= MOST_WAITING {
             return false;
@@ -91,7 +100,8 @@ impl Fetcher {
             state.threads += 1;
             drop(state);
             let fetcher = Arc::clone(self);
-            let spawned = system.spawn("mvsqlite-fetch", Box::new(move || fetcher.work()));
+            let work = Box::new(move || fetcher.work());
+            let spawned = self.system.spawn("mvsqlite-fetch", work);
             state = self.lock();
             if spawned.is_err() {
                 state.threads -= 1;
@@ -103,7 +113,7 @@ impl Fetcher {
         state.awaited.extend(batch.places());
         state.waiting.push_back(batch);
         drop(state);
-        self.changed.notify_all();
+        self.changed.happen();
         true
     }
 
@@ -122,14 +132,16 @@ impl Fetcher {
             state.forget(&batch);
             return batch.pages;
         }
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = self.system.now() + PATIENCE;
         while state.awaited.contains(&place) {
-            let left = deadline.saturating_duration_since(Instant::now());
+            let left = deadline.saturating_sub(self.system.now());
             if left.is_zero() {
                 break;
             }
-            let waited = self.changed.wait_timeout(state, left);
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            let epoch = self.changed.epoch();
+            drop(state);
+            self.changed.wait(epoch, left);
+            state = self.lock();
         }
         PageSet::new()
     }
@@ -151,11 +163,12 @@ impl Fetcher {
                 continue;
             }
             state.idle += 1;
-            let waited = self.changed.wait_timeout(state, IDLE);
-            let timeout;
-            (state, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+            let epoch = self.changed.epoch();
+            drop(state);
+            let changed = self.changed.wait(epoch, IDLE);
+            state = self.lock();
             state.idle -= 1;
-            if timeout.timed_out() && state.waiting.is_empty() {
+            if !changed && state.waiting.is_empty() {
                 return;
             }
         }
@@ -175,7 +188,7 @@ impl Drop for Done<'_> {
             state.awaited.remove(place);
         }
         drop(state);
-        self.fetcher.changed.notify_all();
+        self.fetcher.changed.happen();
     }
 }
 
@@ -218,7 +231,7 @@ mod tests {
 
     #[test]
     fn a_reader_waits_for_a_page_on_its_way_and_takes_over_one_that_is_not() {
-        let fetcher = Arc::new(Fetcher::default());
+        let fetcher = Arc::new(Fetcher::new(Arc::new(Os::new())));
         let (begun, has_begun) = mpsc::channel();
         let fetched = Arc::new(AtomicU32::new(0));
         let mut releases = Vec::new();
@@ -230,12 +243,12 @@ mod tests {
                 let _ = released.recv();
                 fetched.fetch_or(1 << page, Ordering::SeqCst);
             };
-            assert!(fetcher.start(batch(&[page], fetch), &Os::new()));
+            assert!(fetcher.start(batch(&[page], fetch)));
             releases.push(release);
         }
         (0..THREADS).for_each(|_| has_begun.recv().unwrap());
         let never = |_| panic!("the reader has taken it over");
-        assert!(fetcher.start(batch(&[7, 8], never), &Os::new()));
+        assert!(fetcher.start(batch(&[7, 8], never)));
         assert!(claim(&fetcher, 9).is_empty());
         let both: PageSet = [7, 8].into_iter().collect();
         assert_eq!(claim(&fetcher, 8), both);
@@ -250,10 +263,10 @@ mod tests {
 
     #[test]
     fn a_fetch_that_panics_leaves_nobody_waiting_and_the_next_one_gets_a_thread() {
-        let fetcher = Arc::new(Fetcher::default());
+        let fetcher = Arc::new(Fetcher::new(Arc::new(Os::new())));
         for page in 0..4 {
             let fetch = |_| std::panic::resume_unwind(Box::new("a bug"));
-            assert!(fetcher.start(batch(&[page], fetch), &Os::new()));
+            assert!(fetcher.start(batch(&[page], fetch)));
             claim(&fetcher, page);
             assert!(!fetcher.awaits(identity(), Version::ZERO, page));
         }
@@ -274,9 +287,9 @@ mod tests {
                 1
             }
         }
-        let fetcher = Arc::new(Fetcher::default());
+        let fetcher = Arc::new(Fetcher::new(Arc::new(NoThreads)));
         let fetch = |_| panic!("nobody is there to fetch");
-        assert!(!fetcher.start(batch(&[1], fetch), &NoThreads));
+        assert!(!fetcher.start(batch(&[1], fetch)));
         assert!(claim(&fetcher, 1).is_empty());
     }
 }

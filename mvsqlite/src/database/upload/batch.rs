@@ -1,7 +1,8 @@
 //! One batch on its way, and how its end is told to the transaction it belongs to.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use mvsqlite_protocol::page::staged_sum;
 use mvsqlite_protocol::v2::StageReply;
@@ -12,6 +13,10 @@ use super::held::{Taken, Writing};
 use crate::client::{CallError, StagePage, StageUpload};
 use crate::database::cache::Identity;
 use crate::environment::Environment;
+use crate::system::{Event, System};
+
+/// A wait for a batch is looked at anew after this time, whatever happens.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
 /// Pages to be put into a stage, and pages to be taken out.
 pub(super) struct Batch {
@@ -40,23 +45,35 @@ pub(super) struct Stored {
 }
 
 /// Where the batches of one transaction report their end.
-#[derive(Default)]
 pub(super) struct Mailbox {
     ended: Mutex<Vec<Ended>>,
     /// How many lie there: to look without the lock.
     count: AtomicUsize,
-    arrived: Condvar,
+    arrived: Arc<dyn Event>,
     /// The transaction is over: what is not sent yet need not be.
     abandoned: AtomicBool,
 }
 
 impl Mailbox {
+    pub(super) fn new(system: &dyn System) -> Self {
+        Self {
+            ended: Mutex::default(),
+            count: AtomicUsize::new(0),
+            arrived: system.event(),
+            abandoned: AtomicBool::new(false),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Ended>> {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Takes what has ended.
     pub(super) fn collect(&self) -> Vec<Ended> {
         if self.count.load(Ordering::Acquire) == 0 {
             return Vec::new();
         }
-        let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ended = self.lock();
         self.count.store(0, Ordering::Release);
         std::mem::take(&mut *ended)
     }
@@ -64,10 +81,12 @@ impl Mailbox {
     /// As [`Self::collect`]; waits until there is something. Something must be under way: every
     /// batch ends, since its calls have time limits.
     pub(super) fn wait(&self) -> Vec<Ended> {
-        let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ended = self.lock();
         while ended.is_empty() {
-            let waited = self.arrived.wait(ended);
-            ended = waited.unwrap_or_else(PoisonError::into_inner);
+            let epoch = self.arrived.epoch();
+            drop(ended);
+            self.arrived.wait(epoch, LOOK_AGAIN);
+            ended = self.lock();
         }
         self.count.store(0, Ordering::Release);
         std::mem::take(&mut *ended)
@@ -79,11 +98,11 @@ impl Mailbox {
     }
 
     fn deliver(&self, batch: Ended) {
-        let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ended = self.lock();
         ended.push(batch);
         self.count.store(ended.len(), Ordering::Release);
         drop(ended);
-        self.arrived.notify_all();
+        self.arrived.happen();
     }
 }
 
