@@ -7,13 +7,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use mvsqlite::client::{Reply, Request, Transport, TransportError};
-use mvsqlite::system::{RandomError, System};
+use mvsqlite::system::{Event, RandomError, System};
 use mvsqlite::{Config, Environment};
 use mvstore::error::StoreError;
 use mvstore::store::Store;
 
 use crate::dispatch::Message;
 use crate::random::Random;
+use crate::scheduler::SimEvent;
 use crate::world::World;
 
 /// A client process of the world. Clones are the same process.
@@ -190,8 +191,13 @@ impl System for Seat {
     }
 
     fn spawn(&self, name: &'static str, work: Box<dyn FnOnce() + Send>) -> io::Result<()> {
-        let _ = (name, work, self.threads.fetch_add(1, Ordering::Relaxed));
-        Err(io::ErrorKind::Unsupported.into())
+        let (id, number) = (self.id, self.threads.fetch_add(1, Ordering::Relaxed));
+        let name = format!("process {id}: {name} {number}");
+        self.world.scheduler.spawn_fiber(name, work)
+    }
+
+    fn event(&self) -> Arc<dyn Event> {
+        Arc::new(SimEvent::new(&self.world.scheduler))
     }
 }
 

@@ -14,6 +14,7 @@
 //! - what a dropped task held is dropped on the scheduler's thread, or on that of the fiber that
 //!   killed it.
 
+mod event;
 mod fiber;
 mod sleep;
 mod task;
@@ -27,6 +28,7 @@ use std::time::Duration;
 
 use crate::random::Random;
 use crate::trace::Trace;
+pub(crate) use event::SimEvent;
 use fiber::Fiber;
 use task::Task;
 
