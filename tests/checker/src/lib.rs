@@ -113,6 +113,9 @@ impl fmt::Display for Report {
 pub fn check(history: &History, model: Model) -> Result<Report, Violation> {
     let last_look = observation::last_look(history);
     let mut observations = observation::observe(history, last_look.as_ref())?;
+    if model == Model::SnapshotRead {
+        snapshots::require_versions(&observations)?;
+    }
     let lists = lists::infer(&mut observations)?;
     let registers = registers::infer(model, &mut observations)?;
     let lists = lists.complete(&observations)?;
@@ -126,7 +129,7 @@ pub fn check(history: &History, model: Model) -> Result<Report, Violation> {
         Model::Serializable | Model::SnapshotRead => u64::MAX,
     };
     versions::check_history(history, staleness)?;
-    let reads_at_versions = snapshots::replay(model, &observations, &lists, &registers)?;
+    let reads_at_versions = snapshots::replay(&observations, &lists, &registers)?;
     let effective = observations.iter().filter(|o| o.effective && !o.last_look);
     let effective = effective.count();
     Ok(Report {

@@ -11,7 +11,6 @@
 
 use std::collections::BTreeMap;
 
-use crate::Model;
 use crate::lists::Lists;
 use crate::observation::Observation;
 use crate::registers::Registers;
@@ -59,14 +58,10 @@ struct Place<'h> {
 
 /// Refuses a history that its own versions do not explain. Answers how many reads they did explain.
 pub(crate) fn replay(
-    model: Model,
     observations: &[Observation<'_>],
     lists: &Lists<'_>,
     registers: &Registers,
 ) -> Result<usize, Violation> {
-    if model == Model::SnapshotRead {
-        require_versions(observations)?;
-    }
     let mut replay = Replay {
         observations,
         places: BTreeMap::new(),
@@ -78,7 +73,8 @@ pub(crate) fn replay(
     Ok(replay.reads)
 }
 
-fn require_versions(observations: &[Observation<'_>]) -> Result<(), Violation> {
+/// Refuses a history in which a version is missing that [`crate::Model::SnapshotRead`] needs.
+pub(crate) fn require_versions(observations: &[Observation<'_>]) -> Result<(), Violation> {
     for observed in observations.iter().filter(|observed| !observed.last_look) {
         let record = observed.record;
         let reads = !observed.list_reads.is_empty() || !observed.register_reads.is_empty();
