@@ -5,8 +5,8 @@ use mvsqlite::client::Reply;
 use mvsqlite_protocol::{Code, NamespaceKey, PageImage, Problem, problem, v2};
 use mvstore::error::StoreError;
 use mvstore::store::Store;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 /// A request on its way.
 #[derive(Debug, Clone)]
@@ -43,6 +43,18 @@ pub(crate) fn refusal(problem: &Problem) -> Reply {
 /// Whether a call only reads: a store gives those up with their client, and writes not.
 pub(crate) fn only_reads(path: &str) -> bool {
     matches!(path.rsplit('/').next(), Some("begin" | "resolve" | "read"))
+}
+
+/// Whether this is the first sending of a commit, of which its client promises that it is the only one
+/// so far: a refusal is final because of that. HTTP over TCP brings no request twice by itself.
+pub(crate) fn is_first_sending(message: &Message) -> bool {
+    #[derive(Deserialize)]
+    struct Retry {
+        #[serde(default)]
+        retry: bool,
+    }
+    let commits = message.path.ends_with("/commit");
+    commits && v2::decode::<Retry>(&message.body).is_ok_and(|commit| !commit.retry)
 }
 
 async fn answer(store: &Store, message: Message) -> Answer {

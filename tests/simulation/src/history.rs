@@ -1,5 +1,6 @@
 //! What the processes of a run did and saw.
 
+use std::fmt::Display;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use mvsqlite_checker::{History, Operation, Outcome, TransactionRecord};
@@ -74,6 +75,13 @@ impl Recording<'_> {
         }
     }
 
+    /// Puts a line about it into the trace.
+    pub fn note(&self, text: impl Display) {
+        let index = self.record.index;
+        let process = &self.recorder.process;
+        process.note(format_args!("transaction #{index}: {text}"));
+    }
+
     /// The version that it reads, as sortable text.
     pub fn read_at(&mut self, version: impl ToString) {
         self.record.read_at = Some(version.to_string());
@@ -91,6 +99,10 @@ impl Recording<'_> {
 
 impl Drop for Recording<'_> {
     fn drop(&mut self) {
+        let (index, outcome) = (self.record.index, &self.record.outcome);
+        self.recorder
+            .process
+            .note(format_args!("transaction #{index}: {outcome:?}"));
         let world = self.recorder.process.world();
         let mut statistics = world.statistics();
         match (self.record.ended, &self.record.outcome) {

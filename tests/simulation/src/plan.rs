@@ -85,7 +85,7 @@ pub struct NetworkFaults {
     pub request_lost: f64,
     /// The reply to a request that was done gets lost.
     pub reply_lost: f64,
-    /// A request arrives twice, at different times.
+    /// A request arrives twice, at different times; not the first sending of a commit.
     pub duplicated: f64,
     /// A request takes up to seconds, and others overtake it.
     pub delayed: f64,

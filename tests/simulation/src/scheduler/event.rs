@@ -34,7 +34,6 @@ impl SimEvent {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
 }
 
 impl Event for SimEvent {

@@ -151,7 +151,10 @@ fn attempt(
             version.filter(|_| appends).map(|v| v.to_string()),
         ),
         Err(error) if error.sqlite_code() == SqliteCode::IoErrCommitAtomic => {}
-        Err(_) => recording.end(Outcome::Aborted, None),
+        Err(error) => {
+            recording.note(error);
+            recording.end(Outcome::Aborted, None);
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use tokio::select;
 use tokio::sync::oneshot;
 
 use super::{NETWORK, Network, World};
-use crate::dispatch::{Message, only_reads, refusal, serve};
+use crate::dispatch::{Message, is_first_sending, only_reads, refusal, serve};
 use crate::store_node::Running;
 
 type Answer = Result<Reply, TransportError>;
@@ -75,6 +75,12 @@ impl World {
         self.switch.is_on() && self.network().random.chance(probability)
     }
 
+    fn note(&self, client: u32, message: &Message, what: &str) {
+        let path = &message.path;
+        self.scheduler
+            .note(format_args!("{path} of process {client} {what}"));
+    }
+
     async fn travel(&self) {
         let time = match self.strikes(self.plan.faults.network.delayed) {
             true => Duration::from_millis(1)..Duration::from_secs(3),
@@ -96,8 +102,9 @@ impl World {
         let faults = self.plan.faults.network;
         let (reply, answer) = oneshot::channel();
         let lost = self.is_cut(client, server) || self.strikes(faults.request_lost);
-        if self.strikes(faults.duplicated) {
+        if self.strikes(faults.duplicated) && !is_first_sending(&message) {
             self.statistics().duplicated += 1;
+            self.note(client, &message, "is sent twice");
             let (nobody, _) = oneshot::channel();
             self.send(client, server, message.clone(), nobody);
         }
@@ -105,6 +112,7 @@ impl World {
         let _kept = match lost {
             true => {
                 self.statistics().lost += 1;
+                self.note(client, &message, "gets lost");
                 Some(reply)
             }
             false => {
@@ -144,6 +152,7 @@ impl World {
         mut reply: oneshot::Sender<Answer>,
     ) {
         self.travel().await;
+        let path = message.path.clone();
         let running = self.nodes.get(server).and_then(|node| node.running());
         let answer = match running {
             None => Err(failed(false, "connection refused")),
@@ -162,6 +171,9 @@ impl World {
         let lost = self.strikes(self.plan.faults.network.reply_lost);
         if lost || self.is_cut(client, server) {
             self.statistics().lost += 1;
+            self.scheduler.note(format_args!(
+                "the reply to {path} of process {client} gets lost"
+            ));
             reply.closed().await;
             return;
         }
