@@ -58,6 +58,7 @@ mod layer;
 mod lease;
 mod lock;
 mod page;
+mod parse;
 mod truncation;
 mod waiting;
 
@@ -69,6 +70,7 @@ pub(crate) use layer::{Ancestor, FoldCursor, FoldPass, Layer, LayerKind, MAX_LAY
 pub(crate) use lease::{Deadline, LeaseTerm};
 pub(crate) use lock::LockRecord;
 pub(crate) use page::{Holding, PageValue, StageRecord, StageState, decode_sum, page_sum};
+pub(crate) use parse::{MetadataKey, PageKey};
 pub(crate) use truncation::TruncationMark;
 pub(crate) use waiting::{WaitingPlace, decode_touched, decode_waiting, encode_waiting};
 

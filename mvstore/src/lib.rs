@@ -9,6 +9,7 @@
 //! | [`daemon`] | the process: engine, store, listeners, tasks, shutdown |
 //! | [`config`] | its flags and environment variables |
 //! | [`environment`] | time and randomness, behind seams |
+//! | [`fsck`] | checking a store, in use or not |
 //! | [`failpoint`] | points at which tests end the process |
 //! | `layout` | every key and value of the on-disk format |
 //! | `namespace` | the catalog, and who is let in |
@@ -22,6 +23,7 @@ pub mod daemon;
 pub mod environment;
 pub mod error;
 pub mod failpoint;
+pub mod fsck;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;

@@ -43,6 +43,7 @@ pub(crate) use commit::{Commit, ConflictRule, Dialect, Effect, Member, commit_me
 pub(crate) use commit::{commit, commit_group};
 pub(crate) use conflict::MAX_RANGES;
 pub(crate) use fold::{fold_layers, make_room};
+pub(crate) use lineage::Lineage;
 pub(crate) use page_cache::PageCache;
 pub(crate) use page_one::Header;
 pub(crate) use read::{is_commit, page_one_at, pages_at, read, version_unknown};
@@ -52,6 +53,7 @@ pub(crate) use stage::{
     expire_later as expire_stage_later, record as stage_record, stage, stage_as,
     usage_of as staged_usage,
 };
+pub(crate) use view::{Found, View};
 pub(crate) use waiting::{
     collect as collect_waiting, find as find_waiting, hash_of, keep as keep_waiting,
     sweep as sweep_waiting, upload as upload_waiting,

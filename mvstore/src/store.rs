@@ -24,6 +24,8 @@ pub use answers::{
     TimePoint, Truncated,
 };
 
+pub(crate) use open::context_for;
+
 use crate::context::Context;
 use crate::environment::{Clock, Entropy, SystemClock, SystemEntropy};
 use crate::error::StoreError;

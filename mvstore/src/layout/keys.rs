@@ -10,8 +10,8 @@ use crate::kv::{KeyRange, StampOffset};
 /// Builds every key of one store.
 #[derive(Debug, Clone)]
 pub(crate) struct Keyspace {
-    metadata: Vec<u8>,
-    raw: Vec<u8>,
+    pub(super) metadata: Vec<u8>,
+    pub(super) raw: Vec<u8>,
 }
 
 /// A key with ten placeholder bytes, and where they begin.
@@ -64,7 +64,8 @@ impl Expiry {
     /// How many buckets the index has.
     pub(crate) const BUCKETS: u8 = 16;
 
-    fn bucket(&self) -> u8 {
+    /// The bucket it lies in.
+    pub(crate) fn bucket(&self) -> u8 {
         self.name[0] % Self::BUCKETS
     }
 }

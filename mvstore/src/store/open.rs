@@ -52,16 +52,33 @@ pub(super) async fn open(
     if options.lease_place_ttl < Duration::from_millis(10) {
         return Err(bad("a place in a queue must be kept for 10 ms at least"));
     }
-    let keys = Keyspace::new(&options.metadata_prefix, &options.raw_data_prefix)?;
-    let (limits, bounds) = derive(engine.limits(), &keys, options.knobs)?;
     match engine.check().await {
         Ok(()) => (),
         // What is there can be read, and removed to make room.
         Err(full @ KvError::StorageFull { .. }) => tracing::warn!("writing is refused: {full}"),
         Err(error) => return Err(error.into()),
     }
+    let mut context = context_for(engine, options)?;
+    let fresh = Incarnation::from_bytes(context.random()?);
+    let mut reruns = Reruns::new();
+    context.incarnation = loop {
+        match enter(&context, fresh).await {
+            Ok(incarnation) => break incarnation,
+            Err(failure) => reruns.after(failure)?,
+        }
+    };
+    Ok(context)
+}
+
+/// What is needed to look at a store, without an incarnation. Neither reads nor writes.
+pub(crate) fn context_for(
+    engine: Arc<dyn Engine>,
+    options: StoreOptions,
+) -> Result<Context, StoreError> {
+    let keys = Keyspace::new(&options.metadata_prefix, &options.raw_data_prefix)?;
+    let (limits, bounds) = derive(engine.limits(), &keys, options.knobs)?;
     let page_cache_bytes = options.page_cache_bytes;
-    let mut context = Context {
+    Ok(Context {
         engine,
         keys,
         options,
@@ -73,16 +90,7 @@ pub(super) async fn open(
         page_cache: PageCache::new(page_cache_bytes),
         large_commits: Arc::new(Semaphore::new(LARGE_COMMITS)),
         stage_turns: StageTurns::default(),
-    };
-    let fresh = Incarnation::from_bytes(context.random()?);
-    let mut reruns = Reruns::new();
-    context.incarnation = loop {
-        match enter(&context, fresh).await {
-            Ok(incarnation) => break incarnation,
-            Err(failure) => reruns.after(failure)?,
-        }
-    };
-    Ok(context)
+    })
 }
 
 fn bad(reason: impl Into<String>) -> StoreError {

@@ -13,6 +13,7 @@ use mvsqlite_protocol::{
 };
 use mvstore::environment::{Clock, Entropy};
 use mvstore::error::StoreError;
+use mvstore::fsck::{self, Findings, FsckOptions};
 use mvstore::kv::faults::{Fault, FaultyEngine};
 use mvstore::kv::memory::{MemoryEngine, MemoryOptions};
 use mvstore::kv::{Engine, Limits};
@@ -246,4 +247,19 @@ pub(crate) fn page_one(count: u32, schema: u8) -> Vec<u8> {
     page[28..32].copy_from_slice(&count.to_be_bytes());
     page[200] = schema;
     page
+}
+
+/// What a check of the whole store finds.
+pub(crate) async fn findings(engine: Arc<dyn Engine>) -> Findings {
+    let options = FsckOptions::new("mvstore-test", "m");
+    fsck::check(engine, options).await.unwrap()
+}
+
+/// Nothing is wrong with the store, whatever was done to it.
+pub(crate) async fn expect_sound(engine: Arc<dyn Engine>) {
+    let found = findings(engine).await;
+    let lines: Vec<String> = found.findings.iter().map(ToString::to_string).collect();
+    assert!(found.is_clean(), "{}", lines.join("\n"));
+    let counts = found.counts;
+    assert_eq!(counts.counters_not_judged + counts.expiries_not_judged, 0);
 }

@@ -60,8 +60,23 @@ impl Run<'_> {
             kept: None,
             last: run.first + (run.count - 1),
         };
-        let mut left: VecDeque<Stretch> = pages.iter().map(stretch).collect();
+        let left: VecDeque<Stretch> = pages.iter().map(stretch).collect();
         let mut emptied = BTreeSet::new();
+        let swept = self.sweep_stretches(left, &mut emptied, progress).await;
+        // Also if that was cut short: no later truncation meets a stage whose pages are gone.
+        for stage in emptied {
+            self.forget_stage(stage).await?;
+        }
+        // The last step's count.
+        Ok(swept? && progress(self.removed).is_continue())
+    }
+
+    async fn sweep_stretches(
+        &mut self,
+        mut left: VecDeque<Stretch>,
+        emptied: &mut BTreeSet<StageId>,
+        progress: &mut impl Progress,
+    ) -> Result<bool, StoreError> {
         let mut reruns = Reruns::new();
         let mut idle_steps = 0;
         while !left.is_empty() {
@@ -73,7 +88,7 @@ impl Run<'_> {
                 idle_steps = 0;
             }
             let step: Vec<Stretch> = left.iter().take(STRETCHES_A_STEP).copied().collect();
-            match self.try_sweep(&step, &mut emptied).await {
+            match self.try_sweep(&step, emptied).await {
                 Ok((removed, rest)) => {
                     self.removed += removed;
                     idle_steps = if removed == 0 { idle_steps + 1 } else { 0 };
@@ -86,11 +101,7 @@ impl Run<'_> {
                 Err(failure) => reruns.after(failure)?,
             }
         }
-        for stage in emptied {
-            self.forget_stage(stage).await?;
-        }
-        // The last step's count.
-        Ok(progress(self.removed).is_continue())
+        Ok(true)
     }
 
     /// Looks at some stretches in one transaction and removes what may go. Done again after an

@@ -173,7 +173,12 @@ fn close_stage(
         state: StageState::Committed,
         ..record
     };
-    txn.set(&ctx.keys.stage(id, stage), &committed.encode());
+    if prepared.staged.is_empty() {
+        // Nothing will refer to it, and nobody would come back to its record.
+        txn.clear(&ctx.keys.stage(id, stage));
+    } else {
+        txn.set(&ctx.keys.stage(id, stage), &committed.encode());
+    }
     txn.clear_range(&ctx.keys.staged_sums(id, stage, 0));
     if let Some(first) = prepared.leftover_from {
         // One range: there may be any number of them.
