@@ -20,7 +20,12 @@ const ORIGINAL_PAGE_BYTES: u64 = 8192;
 
 /// The mvSQLite server: versioned SQLite databases over HTTP.
 #[derive(Debug, Clone, Parser)]
-#[command(name = "mvstore", version, max_term_width = 100)]
+#[command(
+    name = "mvstore",
+    version,
+    max_term_width = 100,
+    after_help = "'mvstore fsck' checks a store: see 'mvstore fsck --help'."
+)]
 pub struct Config {
     /// Where clients of databases are served
     #[arg(long, env = "MVSTORE_DATA_PLANE", value_name = "IP:PORT", default_value = "127.0.0.1:7000", value_parser = address)]
@@ -284,7 +289,9 @@ impl Config {
         I: IntoIterator<Item = T>,
         T: Into<OsString> + Clone,
     {
-        let matches = command().try_get_matches_from(words).map_err(usage)?;
+        let usage = |error| usage(error, "mvstore --help");
+        let command = without_empty_variables(Self::command());
+        let matches = command.try_get_matches_from(words).map_err(usage)?;
         let config = Self::from_arg_matches(&matches).map_err(usage)?;
         config.check()?;
         Ok(config)
@@ -340,9 +347,9 @@ impl Config {
     }
 }
 
-/// The flags, without the environment variables that are set but empty.
-fn command() -> clap::Command {
-    Config::command().mut_args(|arg| {
+/// Flags without the environment variables that are set but empty.
+pub(crate) fn without_empty_variables(command: clap::Command) -> clap::Command {
+    command.mut_args(|arg| {
         let empty = arg
             .get_env()
             .and_then(std::env::var_os)
@@ -351,7 +358,8 @@ fn command() -> clap::Command {
     })
 }
 
-fn usage(error: clap::Error) -> UsageError {
+/// What is wrong with a command line, in a line that names the way to its help.
+pub(crate) fn usage(error: clap::Error, help: &str) -> UsageError {
     let text = error.render().to_string();
     if !error.use_stderr() {
         return UsageError::Asked(text);
@@ -366,7 +374,7 @@ fn usage(error: clap::Error) -> UsageError {
         .collect::<Vec<_>>()
         .join("; ");
     let line = line.strip_prefix("error: ").unwrap_or(&line);
-    UsageError::Wrong(format!("{line} (see 'mvstore --help')"))
+    UsageError::Wrong(format!("{line} (see '{help}')"))
 }
 
 fn address(text: &str) -> Result<SocketAddr, String> {

@@ -68,7 +68,7 @@ use self::namespace::check_namespace;
 use self::reader::Reader;
 use crate::context::Context;
 use crate::error::StoreError;
-use crate::kv::{Engine, KvError};
+use crate::kv::{Engine, KeyRange, KvError};
 use crate::layout::{GENERATION, StoreFormat};
 use crate::store::{StoreOptions, context_for};
 
@@ -110,9 +110,17 @@ pub enum FsckError {
     /// The engine cannot read.
     #[error("the check broke off: {0}")]
     Engine(#[from] KvError),
-    /// There is no store under these prefixes, or one that this build does not know.
+    /// The store is none that this build knows, or the prefixes are none.
     #[error("{0}")]
     Store(#[from] StoreError),
+    /// There is no store under these prefixes, and there are other keys.
+    #[error(
+        "no store has these prefixes, and there are other keys, such as {key}: give the server's --metadata-prefix and --raw-data-prefix"
+    )]
+    OtherPrefixes {
+        /// One of them.
+        key: String,
+    },
     /// Whoever asked does not want to know the rest.
     #[error("the check was stopped before its end")]
     Stopped,
@@ -248,7 +256,7 @@ impl Check<'_> {
                         return self.found(vec![found]);
                     }
                 }
-                return Ok(());
+                return self.expect_nothing(&mut reader).await;
             }
             Some(value) => StoreFormat::decode(&value),
         };
@@ -264,6 +272,18 @@ impl Check<'_> {
                 let found = Finding::new(Kind::BadValue, "format", malformed.to_string());
                 self.found(vec![found])
             }
+        }
+    }
+
+    /// What there is, if it is not this store, is another one.
+    async fn expect_nothing(&mut self, reader: &mut Reader<'_>) -> Result<(), FsckError> {
+        let users = KeyRange::new([0], [0xff]);
+        let first = reader.batch(self, &users, 1).await?;
+        match first.first() {
+            None => Ok(()),
+            Some((key, _)) => Err(FsckError::OtherPrefixes {
+                key: key.escape_ascii().to_string(),
+            }),
         }
     }
 

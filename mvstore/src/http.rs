@@ -58,6 +58,8 @@ struct Shared {
     /// Memory for bodies, over all requests.
     budget: Budget,
     request_ids: exchange::RequestIds,
+    /// Whoever checks the store.
+    fsck: Arc<Semaphore>,
     /// Connections, and writes that outlive theirs.
     tasks: TaskTracker,
     /// No new connections or requests; those in work go on.
@@ -87,6 +89,7 @@ impl Server {
             requests: Arc::new(Semaphore::new(limits.max_requests as usize)),
             budget: Budget::new(limits.max_body_memory, &store.limits()),
             request_ids: exchange::RequestIds::new(),
+            fsck: Arc::new(Semaphore::new(1)),
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
             aborting: CancellationToken::new(),

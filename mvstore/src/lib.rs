@@ -10,6 +10,7 @@
 //! | [`config`] | its flags and environment variables |
 //! | [`environment`] | time and randomness, behind seams |
 //! | [`fsck`] | checking a store, in use or not |
+//! | [`fsck_command`] | the same by command line |
 //! | [`failpoint`] | points at which tests end the process |
 //! | `layout` | every key and value of the on-disk format |
 //! | `namespace` | the catalog, and who is let in |
@@ -24,6 +25,7 @@ pub mod environment;
 pub mod error;
 pub mod failpoint;
 pub mod fsck;
+pub mod fsck_command;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;

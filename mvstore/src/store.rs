@@ -29,6 +29,7 @@ pub(crate) use open::context_for;
 use crate::context::Context;
 use crate::environment::{Clock, Entropy, SystemClock, SystemEntropy};
 use crate::error::StoreError;
+use crate::fsck::{self, FsckOptions};
 use crate::history::{self, TimeRecorder};
 use crate::kv::Engine;
 use crate::namespace::{self, Forked};
@@ -147,6 +148,29 @@ impl Store {
     /// read.
     pub async fn check(&self) -> Result<(), StoreError> {
         Ok(self.context.engine.check().await?)
+    }
+
+    /// Checks the whole store while it is used; see [`crate::fsck`].
+    ///
+    /// # Errors
+    /// Those of [`fsck::check_with`](crate::fsck::check_with).
+    pub async fn fsck(
+        &self,
+        sqlite: bool,
+        bytes_per_second: Option<u64>,
+        tell: impl FnMut(fsck::Event) -> ControlFlow<()> + Send,
+    ) -> Result<fsck::Counts, fsck::FsckError> {
+        let StoreOptions {
+            metadata_prefix,
+            raw_data_prefix,
+            ..
+        } = &self.context.options;
+        let options = FsckOptions {
+            sqlite,
+            bytes_per_second,
+            ..FsckOptions::new(metadata_prefix, raw_data_prefix)
+        };
+        fsck::check_with(Arc::clone(&self.context.engine), options, tell).await
     }
 
     /// Makes an empty namespace and returns its id.

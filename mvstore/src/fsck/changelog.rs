@@ -100,60 +100,61 @@ pub(super) async fn load(
                 round.find(Kind::UnknownKey, keys.describe(key), detail);
                 continue;
             };
-            let entry = chunks.push(round, version, chunk, value);
-            let Some(entry) = entry else { continue };
-            check.counts.commits += 1;
-            if version <= after {
-                continue;
+            for entry in chunks.push(round, version, chunk, value) {
+                check.counts.commits += 1;
+                if entry.version > after {
+                    weight += 1 + entry.pages.as_ref().map_or(0, |pages| pages.runs().len());
+                    window.entries.push(entry);
+                }
             }
-            weight += 1 + entry.pages.as_ref().map_or(0, |pages| pages.runs().len());
-            window.entries.push(entry);
             if weight > WINDOW {
-                window.until = Some(version);
+                window.until = window.entries.last().map(|entry| entry.version);
                 return Ok(window);
             }
         }
     }
     if let Some(open) = chunks.open {
-        window.entries.push(chunks.give_up(round, open));
+        let torn = chunks.give_up(round, open);
+        window
+            .entries
+            .extend(Some(torn).filter(|torn| torn.version > after));
     }
     Ok(window)
 }
 
 impl Chunks {
+    /// Takes the next chunk; returns the entries that are complete now, or that never will be.
     fn push(
         &mut self,
         round: &mut Round<'_>,
         version: Version,
         chunk: u16,
         value: &[u8],
-    ) -> Option<Entry> {
+    ) -> Vec<Entry> {
+        let mut entries = Vec::new();
         if self.torn == Some(version) {
-            return None;
+            return entries;
         }
         if let Some(open) = self.open.filter(|open| *open != version) {
-            // Chunks of the one before are missing. That it is told matters, not its pages.
-            self.give_up(round, open);
+            entries.push(self.give_up(round, open));
         }
         match self.reader.push(version, chunk, value) {
-            Ok(None) => {
-                self.open = Some(version);
-                None
-            }
+            Ok(None) => self.open = Some(version),
             Ok(Some((version, entry))) => {
                 self.open = None;
                 judge(round, version, &entry);
-                Some(Entry {
+                entries.push(Entry {
                     version,
                     pages: match entry.pages {
                         Pages::Listed(pages) => Some(pages),
                         Pages::Everything => None,
                     },
                     seen: 0,
-                })
+                });
             }
-            Err(_) => Some(self.give_up(round, version)),
+            Err(_) => entries.push(self.give_up(round, version)),
         }
+        entries
     }
 
     /// Tells that an entry is torn. Which pages it lists is not known.

@@ -1,9 +1,10 @@
-//! The admin API: the original's paths, status codes and texts.
+//! The admin API: the original's paths, status codes and texts, and ours beside them under `/v2/admin`.
 //!
-//! As in the original the method and the content type are ignored, refusals are lines of text, and
+//! On the original's paths, as in the original, the method and the content type are ignored, refusals are lines of text, and
 //! a body that is not the JSON it should be is answered with 500.
 
 mod collect;
+mod fsck;
 
 use std::sync::Arc;
 
@@ -58,6 +59,7 @@ fn routes() -> Router<Arc<Shared>> {
             "/api/delete_unreferenced_content",
             any(collect::delete_unreferenced_content),
         )
+        .route("/v2/admin/fsck", any(fsck::fsck))
         .route("/fdb/status", any(fdb_status))
 }
 

@@ -116,7 +116,7 @@ impl Keyspace {
 
     /// The ranges behind the two prefixes in which no key of the store lies.
     pub(crate) fn foreign(&self) -> Vec<KeyRange> {
-        let mut halves = vec![self.all_metadata(), self.all_pages()];
+        let mut halves = [self.all_metadata(), self.all_pages()];
         halves.sort_by(|one, other| one.begin.cmp(&other.begin));
         let mut ranges = Vec::new();
         for half in [&self.metadata, &self.raw] {

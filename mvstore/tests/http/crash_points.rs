@@ -1,7 +1,7 @@
 //! A transaction of 5 MB, and a store that ends at every named point of its way: while it is staged,
 //! committed as a layer, and folded. After each restart the content is that of before or behind it,
 //! never in between; what was acknowledged is there; and the folding that was cut short comes to its
-//! end.
+//! end. `mvstore fsck` finds nothing wrong with what a crash left, nor in the end.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -17,6 +17,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::client::{Http1, post, request};
+use crate::fsck::expect_sound;
 use crate::process::{Store, mvstore};
 use crate::server::{PAGE_SIZE, begin, call, commit_of, create, eventually, message, page, page_1};
 
@@ -136,6 +137,7 @@ async fn crash_at(point: &str, passes: u32) {
     assert_eq!(code, None, "{point}: it ended by itself");
     let told = log.iter().any(|line| line["point"] == point);
     assert!(told, "{point}: it ended elsewhere: {log:?}");
+    expect_sound(directory.path(), point);
 
     let store = start(directory.path(), None);
     let data = store.data;
@@ -171,6 +173,9 @@ async fn crash_at(point: &str, passes: u32) {
     if let SettleReply::Committed { version, .. } = settled {
         assert_eq!(content(data, version).await, state(2, PAGES), "{point}");
     }
+    store.signal("KILL");
+    store.ended();
+    expect_sound(directory.path(), point);
 }
 
 /// How many layers are left to fold.

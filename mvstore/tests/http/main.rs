@@ -10,6 +10,7 @@ mod connections;
 mod crash_points;
 mod data_plane;
 mod deadlines;
+mod fsck;
 mod group;
 mod process;
 mod refusals;

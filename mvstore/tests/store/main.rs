@@ -6,6 +6,7 @@ mod catalog;
 mod commit;
 mod family;
 mod forks;
+mod fsck;
 mod group;
 mod group_model;
 mod history;

@@ -10,7 +10,8 @@
 //! - pages that a `begin` does not name as changed did not change;
 //! - a lock's outsiders see its snapshot, and a rollback brings that back;
 //! - in the end the counters say what is there, and no staged page is left that nobody refers to;
-//! - nothing is wrong with the store by `mvstore fsck`, before what is left to do is done and after.
+//! - nothing is wrong with the store by `mvstore fsck`, before what is left to do is done
+//!   and after, nor ever meanwhile.
 //!
 //! A failure prints its seed; `MVSTORE_TEST_SEED` replays it alone.
 
@@ -33,6 +34,7 @@ use mvstore::store::{Knobs, Store, StoreOptions};
 use tokio::task::{LocalSet, spawn_local, yield_now};
 
 use self::driver::Driver;
+use crate::fsck::busy::expect_sound_in_use;
 use crate::interleave::Interleaved;
 use crate::support::{Fixture, PAGE_SIZE, Random, expect_sound, options};
 
@@ -155,6 +157,14 @@ async fn keep_house(world: Rc<World>, random: Random) {
             1 => drop(store.collect_expired().await),
             _ => truncate(&world, store, &random).await,
         }
+    }
+}
+
+/// Checks the store, whatever else happens.
+async fn check(world: Rc<World>, random: Random) {
+    while !world.is_over.get() {
+        let engine = Arc::new(world.f.engine.clone());
+        expect_sound_in_use(engine, random.next()).await;
     }
 }
 
@@ -307,10 +317,12 @@ async fn run(seed: u64) {
             Random::new(seed ^ (0x40 + number)),
         ));
     }
+    let checks = spawn_local(check(Rc::clone(&world), Random::new(seed ^ 0xf5c)));
     for _ in 0..STEPS {
         driver.step().await;
     }
     world.is_over.set(true);
+    checks.await.unwrap();
     while Rc::strong_count(&world) > 2 {
         yield_now().await;
     }

@@ -224,16 +224,40 @@ impl Store {
         );
     }
 
-    /// Stops it and judges its log.
+    /// Stops it and judges its log, and what it leaves in its directory.
     ///
     /// # Panics
-    /// If it does not stop, or if its log has a line of WARN, ERROR or a panic that was not
-    /// announced.
+    /// If it does not stop, if its log has a line of WARN, ERROR or a panic that was not announced,
+    /// or if `mvstore fsck` finds something wrong.
     pub fn finish(mut self) {
         if self.child.is_some() {
             self.stop();
         }
         self.judge_log();
+        self.judge_data();
+    }
+
+    /// Judges its data directory, which must not be in use.
+    ///
+    /// # Panics
+    /// If `mvstore fsck` finds something wrong with it.
+    pub fn judge_data(&self) {
+        // A store in memory or on a cluster has none.
+        if !self.data_dir.exists() {
+            return;
+        }
+        let mut command = Command::new(mvstore());
+        command.arg("fsck").arg("--data-dir").arg(&self.data_dir);
+        let checked = command.env_remove("FDB_CLUSTER_FILE").output();
+        let checked = checked.expect("mvstore starts");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        assert!(
+            checked.status.success(),
+            "mvstore fsck: {}\n{}{}",
+            checked.status,
+            text(&checked.stdout),
+            text(&checked.stderr)
+        );
     }
 
     /// Judges its log so far.
