@@ -8,6 +8,7 @@
 //! Targets are deterministic: the same bytes do the same. They keep nothing from one run to the
 //! next.
 
+mod honest;
 mod input;
 mod property;
 mod seed;

@@ -1,10 +1,13 @@
 //! All targets.
 
 mod client;
+mod evil_server;
+mod http;
 mod json;
 mod names;
 mod page_set;
 mod store;
+mod store_calls;
 mod v1;
 mod v2;
 
@@ -26,6 +29,9 @@ targets! {
     "json": json::json, json::seeds;
     "names": names::names, names::seeds;
     "page_set": page_set::page_set, page_set::seeds;
+    "http_requests": http::http_requests, http::request_seeds;
+    "http_replies": http::http_replies, http::reply_seeds;
+    "store_calls": store_calls::store_calls, store_calls::seeds;
     "store_values": mvstore::fuzzing::layout_value, store::value_seeds;
     "store_keys": mvstore::fuzzing::layout_key, store::key_seeds;
     "store_guard": mvstore::fuzzing::guard, store::guard_seeds;
@@ -41,5 +47,6 @@ targets! {
     "client_read_set": mvsqlite::fuzzing::read_set, client::read_set_seeds;
     "client_page_cache": mvsqlite::fuzzing::page_cache, client::page_cache_seeds;
     "client_disk_cache": client::disk_cache, client::disk_cache_seeds;
+    "evil_server": evil_server::evil_server, evil_server::seeds;
     "prefetch": mvsqlite::fuzzing::prefetch, client::prefetch_seeds;
 }
