@@ -14,7 +14,8 @@ use mvsqlite_protocol::v2::{
     PAGE_1, StageRef,
 };
 use mvsqlite_protocol::{
-    Code, IdempotencyKey, Incarnation, Moment, NamespaceId, PageData, PageSet, Problem, ReadVersion,
+    Code, IdempotencyKey, Incarnation, Moment, NamespaceId, PageData, PageIndex, PageRun, PageSet,
+    Problem, ReadVersion,
 };
 use serde_bytes::ByteBuf;
 
@@ -80,9 +81,20 @@ impl Written {
             pages.insert(PAGE_1);
             contents.push((PAGE_1, Arc::clone(&changes.header.page1)));
         }
-        pages.extend(&(count..base.page_count()).collect());
+        pages.extend(&cut_off(count, base.page_count()));
         Self { pages, contents }
     }
+}
+
+/// The pages from the new end of a file to its old one. One run: how many they are is what page 1 says,
+/// which may be anything.
+fn cut_off(count: PageIndex, before: PageIndex) -> PageSet {
+    let run = PageRun {
+        first: count,
+        count: before.saturating_sub(count),
+    };
+    // The only run that a set does not take is the empty one.
+    PageSet::try_from(vec![run]).unwrap_or_default()
 }
 
 impl DatabaseFile {
@@ -535,5 +547,22 @@ fn page_data((index, page): &Page) -> PageData {
     PageData {
         index: *index,
         data: ByteBuf::from(page.to_vec()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Symptom: the host process was aborted for want of 32 GiB of memory, right after its commit was
+    /// made. Cause: of a file that became shorter each page cut off was listed on its own, and page 1
+    /// of the snapshot (a damaged one, or a server's lie) gave the file four billion pages. Fix: they
+    /// are one run.
+    #[test]
+    fn pages_cut_off_are_one_run_however_many_page_1_says_there_were() {
+        let all = cut_off(1, PageIndex::MAX);
+        assert_eq!(all.len(), u64::from(PageIndex::MAX) - 1);
+        assert!(all.contains(1) && !all.contains(0));
+        assert!(cut_off(7, 7).is_empty() && cut_off(9, 7).is_empty());
     }
 }
