@@ -83,11 +83,7 @@ fn requests(bytes: &[u8]) -> Vec<u8> {
 
 fn converse(admin: bool, sent: &[u8]) -> Vec<u8> {
     let store = Arc::new(honest::store());
-    let flags = [
-        "mvstore",
-        "--auto-create-namespace",
-        "--wire-zstd",
-    ];
+    let flags = ["mvstore", "--auto-create-namespace", "--wire-zstd"];
     let config = Config::read(flags).expect("flags of the server's");
     let path = socket("server");
     let _ = std::fs::remove_file(&path);

@@ -156,7 +156,8 @@ impl Client<'_> {
             .map(|_| {
                 let (index, content) = (u32::from(self.input.u8()), self.input.u8());
                 let data = match index {
-                    0 if content < 200 => page_one(PAGE_SIZE, u32::from(content)),
+                    0 if content >= 190 => page_one(PAGE_SIZE, u32::MAX - u32::from(content - 190)),
+                    0 if content < 180 => page_one(PAGE_SIZE, u32::from(content)),
                     _ if content == 255 => vec![content; usize::from(self.input.u8()) * 16],
                     _ => vec![content; PAGE_SIZE],
                 };
@@ -268,7 +269,7 @@ impl Client<'_> {
         };
         if let Some(reply) = self.call(key, "commit", &request) {
             let done: v2::CommitReply = v2::decode(&reply).expect("a reply decodes");
-            assert!(done.version > request.base && done.seen < done.version);
+            assert!(done.version > request.base);
             self.note(done.version, done.read_version);
         }
     }
