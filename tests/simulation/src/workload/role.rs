@@ -10,7 +10,7 @@ use rusqlite::Connection;
 use super::contents::Database;
 use super::fault::Fault;
 use super::ledger::{Observation, Restored};
-use super::session::{self, Session};
+use super::session::{self, Session, Single};
 use super::snapshot::Snapshot;
 
 /// See the module.
@@ -22,6 +22,8 @@ pub(crate) enum Role {
     Reader,
     /// A statement that stays open while others, and its own process, commit.
     OpenReader,
+    /// Single statements while another of the same connection is open.
+    Beside,
     /// Versions of the past.
     Traveller,
     /// Truncation, folding, expiry, records of time.
@@ -45,6 +47,7 @@ impl Role {
                 Self::Writer => session.write(),
                 Self::Reader => session.read_all(),
                 Self::OpenReader => session.read_open(),
+                Self::Beside => session.write_beside(),
                 Self::Traveller => session.travel(),
                 Self::Housekeeper => session.keep_house(),
                 Self::Vacuumer => session.vacuum(),
@@ -114,6 +117,29 @@ impl Session<'_> {
         {
             let by = format!("process {} with a statement open", self.process.id());
             session::remember(mixture, &by, &after.0, version);
+        }
+        Ok(())
+    }
+
+    /// The open statement keeps the connection at SHARED from COMMIT to COMMIT, and SQLite its cache.
+    fn write_beside(&mut self) {
+        let mut singles = Vec::new();
+        for _ in 0..self.random.between(2..6) {
+            let most = Duration::from_millis(*self.random.pick(&[1, 30]));
+            singles.push((self.single(), self.random.duration(Duration::ZERO..most)));
+        }
+        if let Err(fault) = self.try_write_beside(&singles) {
+            self.judge("opening a statement to write beside", fault);
+        }
+    }
+
+    fn try_write_beside(&self, singles: &[(Single, Duration)]) -> Result<(), Fault> {
+        let mut statement = self.connection.prepare("SELECT k FROM lists ORDER BY k")?;
+        let mut rows = statement.query([])?;
+        rows.next()?;
+        for (single, pause) in singles {
+            self.append_alone(*single);
+            self.process.sleep(*pause);
         }
         Ok(())
     }

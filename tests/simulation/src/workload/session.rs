@@ -27,6 +27,14 @@ pub(crate) struct Session<'a> {
     pub(crate) random: Random,
 }
 
+/// A statement that appends an element.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Single {
+    database: Database,
+    kind: Kind,
+    number: u64,
+}
+
 impl<'a> Session<'a> {
     /// Opens the databases, as often as it takes; `None` if the process was killed meanwhile.
     pub(crate) fn open(
@@ -196,21 +204,38 @@ impl<'a> Session<'a> {
 
     /// One statement without BEGIN and COMMIT.
     pub(crate) fn autocommit(&mut self) {
+        let single = self.single();
+        self.append_alone(single);
+    }
+
+    /// Draws a statement.
+    pub(crate) fn single(&mut self) -> Single {
+        Single {
+            database: *self.random.pick(&self.swarm().databases()),
+            kind: *self.random.pick(&[Kind::Append, Kind::AppendRow]),
+            number: self.random.below(self.swarm().lists),
+        }
+    }
+
+    /// Appends an element by a statement of its own.
+    pub(crate) fn append_alone(&self, single: Single) {
         let mut recording = self.recorder.begin();
-        let database = *self.random.pick(&self.swarm().databases());
         let mut attempt = Attempt::default();
-        let kind = *self.random.pick(&[Kind::Append, Kind::AppendRow]);
+        let Single {
+            database,
+            kind,
+            number,
+        } = single;
         // What it appends is known to the ledger before it is sent, so that nothing is missed.
-        let number = self.random.below(self.swarm().lists);
         let element = self.ledger().element();
         let key = match kind {
             Kind::Append => database.list(number),
             _ => database.list(super::contents::IN_ROWS + number),
         };
         let entry = self.ledger().sends(vec![(key, element)]);
-        let done = self.append_element(kind, database, key, element);
         attempt.appended.push((key, element));
         recording.observe(mvsqlite_checker::Operation::Append { key, element });
+        let done = self.append_element(kind, database, key, element);
         match done {
             Ok(()) => {
                 let version = self.made(&attempt);

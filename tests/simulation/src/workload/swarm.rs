@@ -182,6 +182,7 @@ fn roles(family: Family, restores: bool, random: &mut Random) -> Vec<Role> {
     }
     for role in [
         Role::OpenReader,
+        Role::Beside,
         Role::Reader,
         Role::Traveller,
         Role::Housekeeper,
