@@ -72,6 +72,11 @@ SIM_SEEDS ?= 1000
 test-sim: ## The fixed set of seeds of the simulation
 	$(CARGO) run --profile sim --locked -q -p mvsqlite-simulation --bin sim -- --seeds $(SIM_SEEDS) --twice
 
+.PHONY: planted
+planted: ## Proof that the checks can fail: each planted bug is found; PLANTED="--bug forget-outcome" one of them
+	$(CARGO) run --profile sim --locked -q -p mvsqlite-simulation --bin sim -- --planted $(PLANTED)
+	scripts/planted-elsewhere.sh
+
 .PHONY: test-e2e
 test-e2e: release $(SPEEDTEST1) $(NEWEST_SQLITE) ## Real processes: store, sqlite3, Python, speedtest1
 	$(CARGO) test -p mvsqlite-e2e --locked -- --show-output --test-threads $(E2E_THREADS)

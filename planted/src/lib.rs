@@ -4,6 +4,9 @@
 //! [`active`] whether to do the wrong thing. In every build but that of `tests/simulation` the answer
 //! is a constant `false`, and nothing of it is left in the program.
 //!
+//! `arm` switches one on; so does `MVSQLITE_PLANTED=name` for whole test binaries that were built
+//! with the feature, as all are that are built together with `tests/simulation`.
+//!
 //! Each is a mistake that an engineer might make: one or two lines at one place. One bug at a time,
 //! for the whole process: whoever compares bugs runs a process for each.
 
@@ -178,16 +181,22 @@ pub use armed::{active, arm};
 
 #[cfg(feature = "armed")]
 mod armed {
+    use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU8, Ordering};
 
     use super::Bug;
 
+    /// Names the bug to switch on in tests that know nothing of planted bugs.
+    const VARIABLE: &str = "MVSQLITE_PLANTED";
+
     /// The bug that is switched on; 0 for none.
     static ARMED: AtomicU8 = AtomicU8::new(0);
+    static NAMED: OnceLock<Option<Bug>> = OnceLock::new();
 
     /// Whether the calling code shall do the wrong thing.
     pub fn active(bug: Bug) -> bool {
-        ARMED.load(Ordering::Relaxed) == bug as u8
+        let named = || Bug::from_name(&std::env::var(VARIABLE).ok()?);
+        ARMED.load(Ordering::Relaxed) == bug as u8 || *NAMED.get_or_init(named) == Some(bug)
     }
 
     /// Switches a bug on, or all off.

@@ -1,5 +1,6 @@
 //! `sim`: runs seeds of the simulation, says which of them fail and how to run one of those again.
 
+mod planted;
 mod runner;
 
 use std::io::{BufRead, Write, stdin, stdout};
@@ -36,6 +37,9 @@ struct Arguments {
     /// Plants this bug.
     #[arg(long)]
     bug: Option<String>,
+    /// Proves that every planted bug is found; with --bug only that one.
+    #[arg(long)]
+    planted: bool,
     /// Runs each seed twice, and fails if the runs differ.
     #[arg(long)]
     twice: bool,
@@ -57,12 +61,15 @@ fn main() -> ExitCode {
             eprintln!("there is no planted bug '{name}'");
             return ExitCode::from(2);
         };
-        arm(Some(bug));
+        arm(Some(bug).filter(|_| !arguments.planted));
     }
     if workload::of_seed(arguments.workload.as_deref(), 0).is_none() {
         let names: Vec<_> = workload::names().collect();
         eprintln!("there is no such workload; there are: {}", names.join(", "));
         return ExitCode::from(2);
+    }
+    if arguments.planted {
+        return prove(&arguments);
     }
     match (arguments.worker, arguments.seed) {
         (true, _) => work(&arguments),
@@ -124,6 +131,29 @@ fn work(arguments: &Arguments) -> ExitCode {
     ExitCode::SUCCESS
 }
 
+impl Arguments {
+    fn jobs(&self) -> usize {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        self.jobs.unwrap_or(cores).max(1)
+    }
+
+    fn limit(&self) -> Duration {
+        Duration::from_secs(self.limit)
+    }
+}
+
+fn prove(arguments: &Arguments) -> ExitCode {
+    let (bug, first) = (arguments.bug.as_deref(), arguments.first);
+    match planted::prove(bug, first, arguments.jobs(), arguments.limit()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("the workers cannot be run: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
 fn many(arguments: &Arguments) -> ExitCode {
     let mut options = vec!["--worker".to_owned()];
     let mut replay = Vec::new();
@@ -142,12 +172,11 @@ fn many(arguments: &Arguments) -> ExitCode {
     if arguments.twice {
         options.push("--twice".to_owned());
     }
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let runner = Runner {
         options,
         replay: replay.join(" "),
-        jobs: arguments.jobs.unwrap_or(cores).max(1),
-        limit: Duration::from_secs(arguments.limit),
+        jobs: arguments.jobs(),
+        limit: arguments.limit(),
     };
     match runner.run(arguments.first..arguments.first.saturating_add(arguments.seeds)) {
         Ok(0) => ExitCode::SUCCESS,

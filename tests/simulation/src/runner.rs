@@ -62,14 +62,15 @@ struct Totals {
 }
 
 /// A process that runs seeds.
-struct Worker {
+pub(crate) struct Worker {
     process: Child,
     seeds: ChildStdin,
     answers: Receiver<String>,
 }
 
 impl Worker {
-    fn start(options: &[String]) -> io::Result<Self> {
+    /// Starts one that is told these options.
+    pub(crate) fn start(options: &[String]) -> io::Result<Self> {
         let mut process = Command::new(std::env::current_exe()?)
             .args(options)
             .stdin(Stdio::piped())
@@ -94,7 +95,7 @@ impl Worker {
     }
 
     /// What came of a seed, or what became of the process.
-    fn run(&mut self, seed: u64, limit: Duration) -> Result<Report, String> {
+    pub(crate) fn run(&mut self, seed: u64, limit: Duration) -> Result<Report, String> {
         writeln!(self.seeds, "{seed}").map_err(|error| error.to_string())?;
         match self.answers.recv_timeout(limit) {
             Ok(line) => serde_json::from_str(&line).map_err(|error| error.to_string()),

@@ -1,0 +1,66 @@
+//! Which workload finds which planted bug, and within how many seeds.
+
+use mvsqlite_planted::Bug;
+
+use super::Hunt;
+
+const fn hunt(bug: Bug, workload: &'static str, seeds: u64) -> Hunt {
+    Hunt {
+        bug,
+        workload,
+        seeds,
+    }
+}
+
+/// Each bug once, but for those that tests of the store find: see scripts/planted-elsewhere.sh.
+pub(super) const HUNTS: &[Hunt] = &[
+    // Those that take longest begin first.
+    hunt(Bug::ForkUnheld, "history", 70),
+    hunt(Bug::StageUnchecked, "large", 45),
+    hunt(Bug::CounterKept, "churn", 60),
+    hunt(Bug::ReadSetDropped, "lists", 60),
+    hunt(Bug::OvertakenUnchecked, "lists", 45),
+    hunt(Bug::NoAbortMarker, "lists", 45),
+    hunt(Bug::AllocationUnchecked, "churn", 45),
+    hunt(Bug::HorizonUnchecked, "history", 60),
+    hunt(Bug::AcknowledgeEarly, "lists", 60),
+    hunt(Bug::PublishEarly, "lists", 60),
+    hunt(Bug::SkipConflictRange, "lists", 20),
+    hunt(Bug::WindowOffByOne, "lists", 20),
+    hunt(Bug::DropFromChangelog, "lists", 20),
+    hunt(Bug::CountersStored, "churn", 20),
+    hunt(Bug::ForgetOutcome, "lists", 20),
+    hunt(Bug::GroupChecksFirst, "bank", 20),
+    hunt(Bug::ServerCacheStale, "lists", 20),
+    hunt(Bug::PageOneStale, "churn", 20),
+    hunt(Bug::ForkSeesPresent, "history", 20),
+    hunt(Bug::FoldAtNewVersion, "large", 20),
+    hunt(Bug::FoldStopsEarly, "large", 20),
+    hunt(Bug::SweepTooFar, "history", 20),
+    hunt(Bug::RestoreUnlisted, "history", 20),
+    hunt(Bug::ClientCacheStale, "lists", 20),
+    hunt(Bug::ReadSetPerTransaction, "bank", 60),
+    hunt(Bug::MomentIgnored, "bank", 20),
+    hunt(Bug::OthersUnchecked, "bank", 60),
+    hunt(Bug::TimeoutIsFailure, "lists", 60),
+    hunt(Bug::RetryUnderNewKey, "lists", 60),
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// Found by tests of the store, which scripts/planted-elsewhere.sh runs with each of them: the
+    /// engine's crash tests over a disk that loses what was not synced, and the model of leases.
+    const ELSEWHERE: [Bug; 2] = [Bug::IgnoreFailedSync, Bug::LeaseNonceUnchecked];
+
+    #[test]
+    fn every_bug_is_hunted_once() {
+        let hunted: Vec<_> = HUNTS.iter().map(|hunt| hunt.bug).chain(ELSEWHERE).collect();
+        let each: BTreeSet<_> = hunted.iter().copied().collect();
+        assert_eq!(each, Bug::ALL.iter().copied().collect());
+        assert_eq!(hunted.len(), Bug::ALL.len());
+    }
+}
