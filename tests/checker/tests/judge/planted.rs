@@ -268,6 +268,18 @@ fn g0_two_transactions_in_opposite_orders() {
     assert!(text.contains("T2 -ww-> T1"), "{text}");
 }
 
+/// What nobody saw comes after what somebody did.
+#[test]
+fn g0_with_an_append_that_nobody_saw() {
+    let history = history([
+        transaction([append(1, 1), append(2, 1)]),
+        transaction([append(1, 2), append(2, 2)]),
+        transaction([list(1, &[1])]),
+        transaction([list(2, &[2, 1])]),
+    ]);
+    refused(&history, Serializable, Anomaly::WriteCycle(Extra::None));
+}
+
 #[test]
 fn g0_realtime_an_append_before_one_that_was_answered() {
     let history = history([
@@ -364,6 +376,18 @@ fn g_single_read_skew_of_registers() {
     let history = history([
         transaction([write(1, 1), write(2, 1)]),
         transaction([read(1, None), read(2, 1)]),
+    ]);
+    let anomaly = Anomaly::SingleAntiDependency(Extra::None);
+    refused(&history, Serializable, anomaly);
+}
+
+/// Only that the second replaced what it had read tells which value is the older one.
+#[test]
+fn g_single_a_value_read_beside_one_that_its_replacer_wrote() {
+    let history = history([
+        transaction([write(1, 1)]),
+        transaction([read(1, 1), write(1, 2), write(2, 2)]),
+        transaction([read(1, 1), read(2, 2)]),
     ]);
     let anomaly = Anomaly::SingleAntiDependency(Extra::None);
     refused(&history, Serializable, anomaly);
