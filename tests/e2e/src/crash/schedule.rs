@@ -13,26 +13,37 @@ use rand::{RngExt, SeedableRng};
 use super::load::LOADS;
 use crate::Fault;
 
-/// The points that `MVSTORE_CRASH_AT` knows, and the number of passes before which the store ends
-/// there: those that every commit passes are passed often. One that no longer exists shows as never
-/// sprung.
-const POINTS: [(&str, u32); 16] = [
-    ("before-commit", 200),
-    ("committed", 200),
-    ("staged", 9),
-    ("layer-before-commit", 5),
-    ("layer-committed", 5),
-    ("fold-step", 9),
-    ("fold-before-drop", 3),
-    ("fold-dropped", 3),
-    ("settled", 2),
-    ("restored", 2),
-    ("forked", 2),
-    ("leased", 50),
-    ("lock-released", 2),
-    ("truncate-marked", 3),
-    ("truncate-step", 5),
-    ("collect-step", 3),
+/// A point that `MVSTORE_CRASH_AT` knows.
+struct Point {
+    name: &'static str,
+    /// At most so many passes before the one that ends the store: some are passed all the time.
+    passes: u32,
+    /// Which load passes it, by its first database; empty: any.
+    load: &'static str,
+}
+
+const fn point(name: &'static str, passes: u32, load: &'static str) -> Point {
+    Point { name, passes, load }
+}
+
+/// All of them. One that no longer exists shows as never sprung.
+const POINTS: [Point; 16] = [
+    point("before-commit", 100, ""),
+    point("committed", 100, ""),
+    point("settled", 1, ""),
+    point("staged", 6, "large"),
+    point("layer-before-commit", 2, "large"),
+    point("layer-committed", 2, "large"),
+    point("fold-step", 5, "large"),
+    point("fold-before-drop", 2, "large"),
+    point("fold-dropped", 2, "large"),
+    point("leased", 30, "exclusive"),
+    point("restored", 1, "growth"),
+    point("forked", 2, "growth"),
+    point("lock-released", 1, "growth"),
+    point("truncate-marked", 2, "growth"),
+    point("truncate-step", 3, "growth"),
+    point("collect-step", 2, "growth"),
 ];
 
 /// Processes that run at a time, at least; the last load drawn may bring two more.
@@ -117,7 +128,7 @@ impl Schedule {
             taken
         });
         let mut planned: Vec<Planned> = (0..chance.random_range(EPISODES))
-            .flat_map(|_| episode(&mut chance, length))
+            .flat_map(|_| episode(&mut chance, &loads, length))
             .collect();
         planned.sort_by_key(|planned| planned.at);
         Self {
@@ -142,7 +153,7 @@ impl Schedule {
 }
 
 /// A fault and its end.
-fn episode(chance: &mut StdRng, length: Duration) -> Vec<Planned> {
+fn episode(chance: &mut StdRng, loads: &[usize], length: Duration) -> Vec<Planned> {
     let begin = length.mul_f64(chance.random_range(0.05..0.85));
     let mut time = begin;
     let mut planned = Vec::new();
@@ -164,9 +175,8 @@ fn episode(chance: &mut StdRng, length: Duration) -> Vec<Planned> {
             }
         }
         5..9 => {
-            let (point, passes) = pick(chance, &POINTS);
-            let trap = format!("{point}:{}", chance.random_range(1..=*passes));
             then(at_once, Action::KillStore);
+            let trap = trap(chance, loads);
             then(millis(chance, 0..300), Action::StartStore(Some(trap)));
             // It may never pass there.
             then(Duration::from_secs(4), Action::KillStore);
@@ -204,6 +214,18 @@ fn episode(chance: &mut StdRng, length: Duration) -> Vec<Planned> {
         }
     }
     planned
+}
+
+/// A point that one of the loads passes.
+fn trap(chance: &mut StdRng, loads: &[usize]) -> String {
+    let runs = |name: &str| {
+        let mut first = loads.iter().map(|load| LOADS[*load].databases[0].name);
+        name.is_empty() || first.any(|running| running == name)
+    };
+    let passed = POINTS.iter().filter(|point| runs(point.load));
+    let passed: Vec<&Point> = passed.collect();
+    let point = pick(chance, &passed);
+    format!("{}:{}", point.name, chance.random_range(1..=point.passes))
 }
 
 fn network(chance: &mut StdRng) -> Fault {
@@ -276,8 +298,8 @@ mod tests {
         ] {
             assert!(kinds.contains(kind), "{kind} of {kinds:?}");
         }
-        for (point, _) in POINTS {
-            assert!(kinds.iter().any(|kind| kind.contains(point)), "{point}");
+        for Point { name, .. } in POINTS {
+            assert!(kinds.iter().any(|kind| kind.contains(name)), "{name}");
         }
     }
 }
