@@ -88,7 +88,7 @@ crash: release $(NEWEST_SQLITE) ## Kills stores and clients at random for MINUTE
 
 .PHONY: test-crash
 test-crash: ## The same for a minute, always with the same faults
-	@$(MAKE) --no-print-directory crash MINUTES=0.8 SEED=5
+	@$(MAKE) --no-print-directory crash MINUTES=0.8 SEED=42
 
 .PHONY: speedtest1
 speedtest1: release $(SPEEDTEST1) ## SQLite's own speedtest1 on a file and over the preload library

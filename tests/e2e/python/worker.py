@@ -36,6 +36,8 @@ REFUSED = {IOERR_READ, IOERR_WRITE, IOERR_FSYNC, IOERR_LOCK}
 STOP = os.environ.get("MVSQLITE_E2E_STOP")
 # Set where the store's disk may fill up.
 MAY_BE_FULL = os.environ.get("MVSQLITE_E2E_MAY_BE_FULL") == "1"
+# How integrity_check puts SQLITE_IOERR_READ.
+UNREADABLE = ("failed to get page", "Failed to read ptrmap", "unable to get the page. error code=266")
 
 
 class Abandoned(Exception):
@@ -69,7 +71,7 @@ def damage(db):
     used. Such a verdict says nothing about the database.
     """
     verdict = [text for (text,) in db.execute("PRAGMA integrity_check")]
-    if any(text in line for line in verdict for text in ("failed to get page", "Failed to read ptrmap")):
+    if any(text in line for line in verdict for text in UNREADABLE):
         raise Abandoned
     return [] if verdict == ["ok"] else verdict
 
