@@ -17,7 +17,7 @@ use mvstore::kv::memory::MemoryEngine;
 use mvstore::kv::{Engine, Freshness, Isolation, KeyRange, RangeOptions};
 use mvstore::store::Knobs;
 
-use crate::support::{Fixture, PAGE_SIZE, Random, filled, key, page, page_one};
+use crate::support::{Fixture, PAGE_SIZE, Random, expect_sound, filled, key, page, page_one};
 
 const SEEDS: u64 = 20;
 const STEPS: u64 = 120;
@@ -387,9 +387,12 @@ fn forks_restores_and_large_commits_agree_with_a_plain_model() {
                 family.step().await;
             }
             family.look_at_all().await;
+            let engine = Arc::new(family.f.engine.clone());
+            expect_sound(engine.clone()).await;
             family.fold().await;
             family.look_at_all().await;
             family.expect_usage().await;
+            expect_sound(engine).await;
         });
     }
 }

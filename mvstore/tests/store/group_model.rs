@@ -28,7 +28,7 @@ use mvstore::kv::memory::MemoryEngine;
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
 
 use crate::interleave::Interleaved;
-use crate::support::{Fixture, Random, key, page};
+use crate::support::{Fixture, Random, expect_sound, key, page};
 
 const NAMES: [&str; 4] = ["a", "b", "c", "d"];
 const PAGES: u64 = 6;
@@ -318,6 +318,7 @@ async fn run(seed: u64) {
     }
     clients.await;
     world.fixture.faults([]);
+    expect_sound(Arc::new(world.fixture.engine.clone())).await;
     let mut committed = world.committed.take();
     committed.sort_by_key(|commit| commit.version);
     let model = check(&committed, &world.observed.take());

@@ -30,7 +30,7 @@ use tokio::task::{LocalSet, yield_now};
 use self::check::check;
 use self::client::{Client, Committed};
 use crate::interleave::Interleaved;
-use crate::support::{Fixture, Random, filled, page_one};
+use crate::support::{Fixture, Random, expect_sound, filled, page_one};
 
 const CLIENTS: u64 = 5;
 const TRANSACTIONS: u64 = 25;
@@ -95,6 +95,7 @@ async fn run(seed: u64, limits: Limits, knobs: Knobs) {
     });
     clients.await;
     world.fixture.faults([]);
+    expect_sound(Arc::new(world.fixture.engine.clone())).await;
     check(&world, first, &pages).await;
 }
 

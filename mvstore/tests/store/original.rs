@@ -31,7 +31,7 @@ use mvstore::v1::{CommitError, CommitRules, ReadItem, StatRequest};
 use tokio::task::LocalSet;
 
 use crate::interleave::Interleaved;
-use crate::support::{Fixture, Random};
+use crate::support::{Fixture, Random, expect_sound};
 
 const CLIENTS: u64 = 4;
 const STEPS: u64 = 200;
@@ -365,6 +365,8 @@ async fn run(seed: u64) {
     }
     tasks.spawn_local(keep_house(Rc::clone(&world), Random::new(seed + 7)));
     tasks.await;
+    world.fixture.faults([]);
+    expect_sound(Arc::new(world.fixture.engine.clone())).await;
     check(&world);
 }
 
