@@ -1,6 +1,7 @@
 //! What must hold after a run, when nothing goes wrong any more.
 
 mod copy;
+mod fsck;
 mod replay;
 
 use mvsqlite_checker::Model;
@@ -30,6 +31,7 @@ pub(crate) fn verify(
     for database in mixture.databases() {
         copy::check(process, database, "", mixture.swarm())?;
     }
+    fsck::check(process)?;
     reread_versions(mixture, process, &sqlite)?;
     let known = mixture.ledger().known().clone();
     replay::check(&known)?;
