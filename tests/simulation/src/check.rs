@@ -2,6 +2,7 @@
 
 mod copy;
 mod fsck;
+mod intervals;
 mod replay;
 
 use mvsqlite_checker::Model;
@@ -75,6 +76,7 @@ fn reread_versions(mixture: &Mixture, process: &Process, sqlite: &Sqlite) -> Res
             .map_err(|fault| format!("'{database}' at {version} cannot be read: {fault:?}"))?;
         // A few whole copies besides: what SQLite itself thinks of them.
         if number % 10 == 3 {
+            intervals::check(process, *database, version)?;
             copy::check(process, *database, &format!("@{version}"), mixture.swarm())?;
         }
     }

@@ -6,7 +6,7 @@ use mvsqlite_simulation::{Plan, simulate, workload};
 fn the_same_seed_gives_the_same_run_step_by_step_whatever_goes_wrong() {
     for name in workload::names() {
         let mut hashes = Vec::new();
-        for seed in 0..4 {
+        for seed in 0..2 {
             let workload = || workload::of_seed(Some(name), seed).expect("it has this name");
             let plan = Plan::of_seed(seed);
             let first = simulate(seed, &plan, &workload());
@@ -17,7 +17,7 @@ fn the_same_seed_gives_the_same_run_step_by_step_whatever_goes_wrong() {
             hashes.push(first.trace_hash);
         }
         hashes.dedup();
-        assert_eq!(hashes.len(), 4, "{name}: other seeds give other runs");
+        assert_eq!(hashes.len(), 2, "{name}: other seeds give other runs");
     }
 }
 

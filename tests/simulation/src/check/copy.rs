@@ -43,7 +43,7 @@ fn integrity(connection: &Connection) -> rusqlite::Result<Vec<String>> {
 }
 
 /// Every byte, as SQLite's pager would read them.
-fn read(process: &Process, name: &str) -> Result<Vec<u8>, String> {
+pub(super) fn read(process: &Process, name: &str) -> Result<Vec<u8>, String> {
     let text = |error: mvsqlite::Error| error.to_string();
     let parsed = name.parse().map_err(|_| format!("'{name}' is no name"))?;
     let options = OpenOptions {
