@@ -79,5 +79,7 @@ fn begin(
 }
 
 fn parsed(version: &str) -> Result<Version, String> {
-    version.parse().map_err(|_| format!("'{version}' is no version"))
+    version
+        .parse()
+        .map_err(|_| format!("'{version}' is no version"))
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use mvsqlite::Config;
+use tempfile::TempDir;
 
 use super::Workload;
 use super::contents::{self, Database};
@@ -23,13 +24,19 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct Mixture {
     swarm: Swarm,
     ledger: Ledger,
+    /// A disk cache that all processes share, also one that comes after all the others.
+    disk_cache: Option<TempDir>,
 }
 
 impl Mixture {
     /// That of a seed. Each run takes a new one: it knows what happened.
     pub fn new(family: Family, seed: u64) -> Self {
+        let swarm = Swarm::new(family, seed);
         Self {
-            swarm: Swarm::new(family, seed),
+            disk_cache: swarm
+                .caches_on_disk
+                .then(|| tempfile::tempdir().expect("a place for temporary files")),
+            swarm,
             ledger: Ledger::default(),
         }
     }
@@ -61,6 +68,11 @@ impl Workload for Mixture {
 
     fn configure(&self, config: &mut Config, random: &mut Random) {
         self.swarm.configure(config, random);
+        if let Some(directory) = &self.disk_cache
+            && random.chance(0.7)
+        {
+            config.disk_cache = Some(directory.path().to_owned());
+        }
     }
 
     fn setup(&self, process: &Process) {

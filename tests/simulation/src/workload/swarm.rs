@@ -76,6 +76,8 @@ pub struct Swarm {
     pub(crate) truncates: bool,
     /// Whether some processes may begin at snapshots that are not the newest.
     pub(crate) is_stale: bool,
+    /// Whether some processes keep pages on a disk they share.
+    pub(crate) caches_on_disk: bool,
     /// How long writers think between operations.
     pub(crate) pause: Duration,
     pub(crate) busy_timeout: Duration,
@@ -115,6 +117,7 @@ impl Swarm {
             roles: roles(family, restores, r),
             truncates: family == Family::History || r.chance(0.2),
             is_stale: r.chance(0.2),
+            caches_on_disk: Random::for_purpose(seed, "disk cache").chance(0.2),
             pause: Duration::from_micros(*r.pick(&[0, 0, 500, 20_000])),
             busy_timeout: Duration::from_millis(*r.pick(&[0, 50, 5_000])),
             sqlite_cache: r.chance(0.4).then(|| r.between(5..30)),
