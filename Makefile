@@ -81,6 +81,19 @@ planted: ## Proof that the checks can fail: each planted bug is found; PLANTED="
 test-e2e: release $(SPEEDTEST1) $(NEWEST_SQLITE) ## Real processes: store, sqlite3, Python, speedtest1
 	$(CARGO) test -p mvsqlite-e2e --locked -- --show-output --test-threads $(E2E_THREADS)
 
+TESTFIXTURE := $(MVSQLITE_CACHE)/testfixture/testfixture
+.PHONY: sqlite-suite
+sqlite-suite: release testfixture ## SQLite's own tests over mvSQLite; SUITE="select* trans*" picks, SUITE="--mode exclusive lock*"
+	$(CARGO) run -p mvsqlite-suite --locked -- --fixture $(TESTFIXTURE) --mvstore $(MVSTORE) $(SUITE)
+
+.PHONY: test-sqlite-suite
+test-sqlite-suite: release testfixture ## The part of them that says most in some minutes
+	$(CARGO) run -p mvsqlite-suite --locked -- --fixture $(TESTFIXTURE) --mvstore $(MVSTORE) --quiet --part tests/sqlite-suite/part.txt
+
+.PHONY: testfixture
+testfixture: release ## SQLite's testfixture with mvSQLite as its VFS; its source is fetched once
+	scripts/build-testfixture.sh $(dir $(TESTFIXTURE)) $(RELEASE)/libmvsqlite.a
+
 MINUTES ?= 5
 .PHONY: crash
 crash: release $(NEWEST_SQLITE) ## Kills stores and clients at random for MINUTES=5, faults drawn from SEED=s, and checks

@@ -24,6 +24,11 @@ if [[ $purpose == test ]]; then
     need_command python3 python3
     need_command script bsdutils
     need_command xz xz-utils
+    # SQLite's own tests are built from its source package and run by Tcl.
+    need_command make make
+    need_command patch patch
+    compgen -G '/usr/lib/*/tcl8.6/tclConfig.sh' >/dev/null || missing+=(tcl-dev)
+    [[ -e /usr/include/zlib.h ]] || missing+=(zlib1g-dev)
 fi
 if [[ $purpose == fuzz ]]; then
     need_command c++ g++
