@@ -151,6 +151,13 @@ pub mod open {
     pub const WAL: c_int = 0x8_0000;
 }
 
+/// What `xAccess` is asked.
+pub mod access {
+    use std::ffi::c_int;
+
+    pub const EXISTS: c_int = 0;
+}
+
 /// Lock levels of `xLock` and `xUnlock`.
 pub mod lock {
     use std::ffi::c_int;

@@ -14,7 +14,7 @@ use crate::api::Api;
 use crate::database_file::{self, text};
 use crate::delegate;
 use crate::failure::{Failure, guarded_code};
-use crate::ffi::{code, open, sqlite3_file, sqlite3_vfs};
+use crate::ffi::{access as ask, code, open, sqlite3_file, sqlite3_vfs};
 use crate::handle::Handle;
 use crate::journal::Journal;
 use crate::names::{Names, Role};
@@ -271,7 +271,14 @@ pub(crate) unsafe extern "C" fn access(
     let path = unsafe { text(name) }.unwrap_or_default();
     let exists = match vfs.names.role(path) {
         // Journals are private to the handle that writes them.
-        Role::Journal | Role::Database => false,
+        Role::Journal => false,
+        // Whether something may be read or written SQLite asks of directories for its temporary
+        // files, whose names look like those of namespaces.
+        Role::Database if flags != ask::EXISTS => {
+            // SAFETY: the default VFS gets exactly what we got.
+            return unsafe { delegate::access(vfs, name, flags, answer) };
+        }
+        Role::Database => false,
         Role::SuperJournal => vfs.super_journals().open(path).is_some(),
         // SAFETY: the default VFS gets exactly what we got.
         Role::Foreign => return unsafe { delegate::access(vfs, name, flags, answer) },

@@ -138,3 +138,17 @@ fn how_far_reads_may_be_behind_is_set_per_connection() {
         assert_eq!(text(&db, "SELECT count(*) FROM t"), count.to_string());
     }
 }
+
+/// `PRAGMA temp_store_directory='/tmp'` failed with "not a writable directory". SQLite asks the VFS of
+/// the connection whether it may write there, and that took the directory for a database, which is
+/// never there for `xAccess`. Such questions go to the default VFS now.
+#[test]
+fn a_directory_for_temporary_files_can_be_named() {
+    let db = create("temp-store-directory");
+    let directory = tempfile::tempdir().unwrap();
+    let set = |path: &str| db.execute_batch(&format!("PRAGMA temp_store_directory='{path}'"));
+    set(directory.path().to_str().unwrap()).unwrap();
+    let missing = directory.path().join("missing");
+    assert!(set(missing.to_str().unwrap()).is_err());
+    set("").unwrap();
+}
