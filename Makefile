@@ -38,7 +38,7 @@ demo: install-demo release ## A sqlite3 shell on a versioned database; without a
 	@scripts/demo.sh
 
 .PHONY: test
-test: install-test lint test-unit test-e2e ## Installs what is missing and runs every check there is
+test: install-test lint test-unit test-e2e test-sqlite-suite ## Installs what is missing and runs every check there is
 	@echo "make test: everything passed"
 
 .PHONY: release

@@ -35,7 +35,7 @@ struct Options {
     #[arg(long, default_value_t = 2)]
     jobs: usize,
     /// Seconds that one file may take.
-    #[arg(long, default_value_t = 240)]
+    #[arg(long, default_value_t = 600)]
     timeout: u64,
     /// SQLite's testfixture, linked with ours; its source tree lies beside it, in `src`.
     #[arg(long, env = "MVSQLITE_TESTFIXTURE")]
