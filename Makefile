@@ -38,7 +38,7 @@ demo: install-demo release ## A sqlite3 shell on a versioned database; without a
 	@scripts/demo.sh
 
 .PHONY: test
-test: install-test lint test-unit test-e2e test-sqlite-suite ## Installs what is missing and runs every check there is
+test: install-test lint test-unit test-e2e test-sim test-crash test-sqlite-suite ## Installs what is missing and runs every check there is
 	@echo "make test: everything passed"
 
 .PHONY: release
@@ -94,10 +94,9 @@ test-sqlite-suite: release testfixture ## The part of them that says most in som
 testfixture: release ## SQLite's testfixture with mvSQLite as its VFS; its source is fetched once
 	scripts/build-testfixture.sh $(dir $(TESTFIXTURE)) $(RELEASE)/libmvsqlite.a
 
-MINUTES ?= 5
 .PHONY: crash
 crash: release $(NEWEST_SQLITE) ## Kills stores and clients at random for MINUTES=5, faults drawn from SEED=s, and checks
-	$(CARGO) run -p mvsqlite-e2e --locked --bin crash -- --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+	$(CARGO) run -p mvsqlite-e2e --locked --bin crash -- --minutes $(or $(MINUTES),5) $(if $(SEED),--seed $(SEED))
 
 .PHONY: test-crash
 test-crash: ## The same for a minute, always with the same faults
@@ -117,10 +116,9 @@ $(NEWEST_SQLITE): scripts/build-newest-sqlite.sh Cargo.lock
 test-fuzz: ## Every input of the fuzzing corpora on every decoder (a part of test-unit)
 	$(CARGO) test -p mvsqlite-fuzz --locked -- --show-output
 
-MINUTES ?= 10
 .PHONY: fuzz
 fuzz: install-fuzz ## Fuzzes every decoder for MINUTES=10 in all; TARGET="journal names" picks, SANITIZER=address
-	scripts/fuzz.sh $(MINUTES) $(TARGET)
+	scripts/fuzz.sh $(or $(MINUTES),10) $(TARGET)
 
 .PHONY: bench
 bench: release ## Ratios to a local SQLite file; BENCH="--only scan" picks workloads

@@ -274,8 +274,8 @@ pub(crate) unsafe extern "C" fn access(
         Role::Journal => false,
         // Whether something may be read or written SQLite asks of directories for its temporary
         // files, whose names look like those of namespaces.
+        // SAFETY: the default VFS gets exactly what we got.
         Role::Database if flags != ask::EXISTS => {
-            // SAFETY: the default VFS gets exactly what we got.
             return unsafe { delegate::access(vfs, name, flags, answer) };
         }
         Role::Database => false,
