@@ -271,17 +271,17 @@ pub(crate) unsafe extern "C" fn access(
     let path = unsafe { text(name) }.unwrap_or_default();
     let exists = match vfs.names.role(path) {
         // Journals are private to the handle that writes them.
-        Role::Journal => false,
+        Role::Journal => Some(false),
+        Role::SuperJournal => Some(vfs.super_journals().open(path).is_some()),
         // Whether something may be read or written SQLite asks of directories for its temporary
         // files, whose names look like those of namespaces.
+        Role::Database => (flags == ask::EXISTS).then_some(false),
+        Role::Foreign => None,
+    };
+    let Some(exists) = exists else {
         // SAFETY: the default VFS gets exactly what we got.
-        Role::Database if flags != ask::EXISTS => {
-            return unsafe { delegate::access(vfs, name, flags, answer) };
-        }
-        Role::Database => false,
-        Role::SuperJournal => vfs.super_journals().open(path).is_some(),
-        // SAFETY: the default VFS gets exactly what we got.
-        Role::Foreign => return unsafe { delegate::access(vfs, name, flags, answer) },
+        let code = unsafe { delegate::access(vfs, name, flags, answer) };
+        return code;
     };
     // SAFETY: SQLite gives a place for the answer.
     unsafe { *answer = c_int::from(exists) };
