@@ -4,6 +4,8 @@
 pub(crate) mod busy;
 mod damage;
 mod leftovers;
+mod plausible;
+mod timing;
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;

@@ -728,7 +728,7 @@ async fn each_kind_of_damage_is_found_and_nothing_else() {
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
     assert!(findings(engine).await.is_clean());
-    // What SQLite would not take has a test of its own.
+    // What SQLite would not take has tests of its own, beside this.
     never_found.remove(&Kind::SqliteImplausible);
     assert!(never_found.is_empty(), "no row for {never_found:?}");
 }
