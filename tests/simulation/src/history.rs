@@ -68,9 +68,14 @@ impl Recorder {
 }
 
 impl Recording<'_> {
-    /// It did or saw this.
+    /// It did or saw this. What it wrote counts even if it was killed meanwhile: its commit may have
+    /// been on its way.
     pub fn observe(&mut self, operation: Operation) {
-        if self.recorder.process.alive() {
+        let writes = matches!(
+            operation,
+            Operation::Append { .. } | Operation::Write { .. }
+        );
+        if writes || self.recorder.process.alive() {
             self.record.operations.push(operation);
         }
     }
