@@ -198,7 +198,8 @@ impl Session<'_> {
         for _ in 0..=self.random.below(6) {
             let salt = i64::try_from(self.ledger().element()).unwrap_or(0);
             let size = self.random.below(self.swarm().blob_bytes);
-            let id = own_ids.then(|| i64::from(owner) * 1_000_000 + salt);
+            // Downwards, where the ids that SQLite gives, the largest plus one, never come.
+            let id = own_ids.then(|| i64::from(owner + 1) * 1_000_000 - salt);
             let sql = format!("INSERT INTO {schema}.blobs VALUES (?1, ?2, ?3, ?4, ?5)");
             let bytes = content(salt, usize::try_from(size).unwrap_or(0));
             let mut statement = self.connection.prepare_cached(&sql)?;
