@@ -195,3 +195,93 @@ fn appears_once(seen: &[(&str, bool)]) -> Result<(), String> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::workload::ledger::Appended;
+
+    const DATABASE: Database = Database(0);
+
+    fn appended(elements: &[(u64, u64)], fate: Fate) -> Appended {
+        Appended {
+            elements: elements.to_vec(),
+            fate,
+        }
+    }
+
+    fn committed(elements: &[(u64, u64)], version: &str) -> Appended {
+        appended(elements, Fate::Committed(version.to_owned()))
+    }
+
+    fn read(version: &str, lists: &[(u64, &[u64])]) -> Observation {
+        let lists = lists.iter().map(|(key, list)| (*key, list.to_vec()));
+        Observation {
+            by: "a test".to_owned(),
+            database: DATABASE,
+            version: version.to_owned(),
+            lists: lists.collect(),
+        }
+    }
+
+    /// What is said of these reads after commits at 2, 4 and 8, an abort, and an unknown outcome.
+    fn judge(observations: &[Observation]) -> Result<(), String> {
+        check(&Known {
+            transactions: vec![
+                committed(&[(1, 40), (2, 41)], "4"),
+                committed(&[(1, 20)], "2"),
+                committed(&[(1, 80)], "8"),
+                appended(&[(1, 90)], Fate::Aborted),
+                appended(&[(1, 50), (2, 51)], Fate::Unknown),
+            ],
+            observations: observations.to_vec(),
+            ..Known::default()
+        })
+    }
+
+    #[test]
+    fn a_state_is_what_the_commits_up_to_its_version_made() {
+        let seen = [
+            read("1", &[(1, &[]), (2, &[])]),
+            read("2", &[(1, &[20])]),
+            read("5", &[(1, &[20, 40]), (2, &[41])]),
+            read("7", &[(1, &[20, 40, 50]), (2, &[41, 51])]),
+            read("9", &[(1, &[20, 40, 50, 80]), (2, &[41, 51])]),
+        ];
+        assert_eq!(judge(&seen), Ok(()));
+    }
+
+    #[test]
+    fn what_is_lost_early_undone_halved_or_gone_again_is_told() {
+        let wrong: [&[Observation]; 6] = [
+            &[read("5", &[(1, &[20])])],
+            &[read("3", &[(1, &[20, 40])])],
+            &[read("5", &[(1, &[40, 20])])],
+            &[read("9", &[(1, &[20, 40, 80, 90])])],
+            &[read("7", &[(1, &[20, 40, 50]), (2, &[41])])],
+            &[
+                read("6", &[(1, &[20, 40, 50])]),
+                read("7", &[(1, &[20, 40])]),
+            ],
+        ];
+        for seen in wrong {
+            assert!(judge(seen).is_err(), "{seen:?}");
+        }
+    }
+
+    #[test]
+    fn a_restored_state_is_that_of_the_version_it_was_restored_to() {
+        let known = |list: &[u64]| Known {
+            transactions: vec![committed(&[(1, 20)], "2"), committed(&[(1, 40)], "4")],
+            restored: vec![Restored {
+                database: DATABASE,
+                version: Some("6".to_owned()),
+                to: "3".to_owned(),
+            }],
+            observations: vec![read("7", &[(1, list)])],
+            ..Known::default()
+        };
+        assert_eq!(check(&known(&[20])), Ok(()));
+        assert!(check(&known(&[20, 40])).is_err());
+    }
+}

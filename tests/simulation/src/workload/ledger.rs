@@ -62,7 +62,7 @@ pub(crate) struct Known {
     pub(crate) forgotten: BTreeMap<Database, String>,
     /// What must never happen and did.
     pub(crate) violations: Vec<String>,
-    next_element: u64,
+    pub(crate) next_element: u64,
 }
 
 /// See the module.
