@@ -151,14 +151,15 @@ impl Outcome {
         let kind = fields.u8()?;
         let digest = u128::from_be_bytes(fields.take()?);
         let version = fields.version()?;
-        match kind {
-            1 => {
-                fields.end()?;
-                Ok(Self::Committed { digest, version })
-            }
-            2 => Ok(Self::Aborted),
-            _ => Err(fields.bad("kind")),
-        }
+        let bad = |field| Err(fields.bad(field));
+        let outcome = match kind {
+            1 => Self::Committed { digest, version },
+            2 if (digest, version) == (0, Version::ZERO) => Self::Aborted,
+            2 => return bad("abort marker"),
+            _ => return bad("kind"),
+        };
+        fields.end()?;
+        Ok(outcome)
     }
 }
 
@@ -251,6 +252,20 @@ mod tests {
         assert_eq!(hex(&aborted), format!("02{}", "00".repeat(26)));
         assert_eq!(Outcome::decode(&aborted), Ok(Outcome::Aborted));
         Outcome::decode(&[3; 27]).expect_err("an impossible kind");
+    }
+
+    /// Symptom: a damaged outcome read as "this commit never happened", which its client was then told.
+    /// Cause: of an abort marker only the first byte was looked at. Fix: the others are zeros, and
+    /// nothing follows them.
+    #[test]
+    fn an_abort_marker_is_that_and_nothing_else() {
+        let marker = Outcome::encode_aborted();
+        for at in 1..marker.len() {
+            let mut damaged = marker.clone();
+            damaged[at] ^= 0x10;
+            Outcome::decode(&damaged).expect_err("a changed byte");
+        }
+        Outcome::decode(&[&marker[..], &[0]].concat()).expect_err("too long");
     }
 
     #[test]
