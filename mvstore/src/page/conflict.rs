@@ -81,17 +81,18 @@ fn first_common(a: &PageSet, b: &PageSet) -> Option<PageIndex> {
     })
 }
 
-/// Joins neighbouring runs, closing the smallest gaps first, until at most `limit` are left. The
+/// Joins neighbouring runs, closing the smallest gaps first, until at most `limit` (or one) are left. The
 /// result covers every page of the set; the pages in between that it covers too may cost a second
 /// look, never a miss.
 pub(crate) fn merge_to(pages: &PageSet, limit: usize) -> Vec<PageRun> {
     let runs = pages.runs();
+    let limit = limit.max(1);
     if runs.len() <= limit {
         return runs.to_vec();
     }
     let gap = |at: &usize| u64::from(runs[at + 1].first) - runs[*at].end();
     let mut gaps: Vec<usize> = (0..runs.len() - 1).collect();
-    let to_close = runs.len() - limit.max(1);
+    let to_close = runs.len() - limit;
     // Among equal gaps the lower ones are closed, so that the outcome is the same each time.
     gaps.select_nth_unstable_by_key(to_close - 1, |at| (gap(at), *at));
     let mut closed = vec![false; runs.len()];
