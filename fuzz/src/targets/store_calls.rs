@@ -393,6 +393,8 @@ fn expected(problem: &Problem) {
 pub(super) fn seeds() -> Vec<(&'static str, Vec<u8>)> {
     // One page 1 and another page; no read set, no stage, no lease.
     let commit = |key: u8| vec![7, 0, 0, 0, key, 0, 0, 2, 0, 3, 2, 9, 0, 0];
+    // Page 1 alone, with the page count that this content stands for.
+    let counts = |key: u8, content: u8| vec![0, 2, 7, 0, 0, 0, key, 0, 0, 1, 0, content, 0, 0];
     let first = [&[0, 2][..], &commit(1), &[0, 2]].concat();
     let read: &[u8] = &[3, 0, 0, 0, 1, 0, 4];
     let stage: &[u8] = &[5, 0, 0, 0, 2, 5, 8, 6, 9, 0];
@@ -431,6 +433,19 @@ pub(super) fn seeds() -> Vec<(&'static str, Vec<u8>)> {
         (
             "fork",
             [&first[..], &[14, 1, 0, 0, 14, 2, 0, 0, 14, 4, 0, 0]].concat(),
+        ),
+        (
+            "four-billion-pages",
+            [
+                &counts(1, 3)[..],
+                &counts(2, 190),
+                &counts(3, 2),
+                read,
+                &counts(4, 190),
+                &[14, 0, 1, 0, 14, 3, 0, 0],
+                read,
+            ]
+            .concat(),
         ),
         ("resolve", [&first[..], &[13, 7, 13, 200, 0]].concat()),
         (
