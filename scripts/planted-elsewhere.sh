@@ -1,5 +1,5 @@
 #!/bin/bash
-# Planted bugs that tests of the store find, and not the simulation: with the bug switched on the
+# Planted bugs that other tests find, and not the simulation or not soon enough: with the bug switched on the
 # tests must fail, without it they must pass. Built as the unit tests are, which is with the switch.
 set -euo pipefail
 
@@ -20,15 +20,16 @@ prove() {
     return 1
   fi
   if MVSQLITE_PLANTED=$bug run "$target" "$test"; then
-    echo "$bug: NOT FOUND by mvstore/tests/$target $test" >&2
+    echo "$bug: NOT FOUND by the test $target $test" >&2
     return 1
   fi
   if ! grep -q '^test result: FAILED' "$log"; then
     cat "$log"
     return 1
   fi
-  printf '%-25s found by mvstore/tests/%s %s\n' "$bug" "$target" "$test"
+  printf '%-25s found by the test %s %s\n' "$bug" "$target" "$test"
 }
 
 prove ignore-failed-sync kv_crash power_losses_lose_nothing
 prove lease-nonce-unchecked store lease::model
+prove read-set-per-transaction database rules::pages_that_sqlite_kept

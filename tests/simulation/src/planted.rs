@@ -9,6 +9,7 @@
 mod table;
 
 use std::io;
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -30,6 +31,16 @@ struct Hunt {
     seeds: u64,
 }
 
+/// What came of some seeds.
+enum Looked {
+    /// All passed.
+    Nothing,
+    /// This one failed, with these words.
+    Failure(u64, String),
+    /// This one came to no end in time.
+    TooSlow(u64),
+}
+
 /// What came of a hunt.
 enum Verdict {
     Found {
@@ -42,42 +53,50 @@ enum Verdict {
     NotFound,
     /// This seed fails without the bug.
     FailsWithout(u64, String),
+    /// This seed came to no end in time, which says more about the machine than about the bug: what
+    /// never ends is ended by its number of steps.
+    TooSlow(u64),
 }
 
 impl Hunt {
     fn prove(&self, first: u64, limit: Duration) -> io::Result<Verdict> {
         let all = first..first.saturating_add(self.seeds);
-        let Some((seed, how)) = self.look(Some(self.bug), all, limit)? else {
-            return Ok(Verdict::NotFound);
+        let (seed, how) = match self.look(Some(self.bug), all, limit)? {
+            Looked::Nothing => return Ok(Verdict::NotFound),
+            Looked::TooSlow(seed) => return Ok(Verdict::TooSlow(seed)),
+            Looked::Failure(seed, how) => (seed, how),
         };
         Ok(match self.look(None, first..seed + 1, limit)? {
-            None => Verdict::Found {
+            Looked::Nothing => Verdict::Found {
                 seeds: seed + 1 - first,
                 how,
             },
-            Some((seed, how)) => Verdict::FailsWithout(seed, how),
+            Looked::TooSlow(seed) => Verdict::TooSlow(seed),
+            Looked::Failure(seed, how) => Verdict::FailsWithout(seed, how),
         })
     }
 
-    /// Runs seeds until one fails: which, and why.
-    fn look(
-        &self,
-        bug: Option<Bug>,
-        mut seeds: std::ops::Range<u64>,
-        limit: Duration,
-    ) -> io::Result<Option<(u64, String)>> {
+    /// Runs seeds until one fails.
+    fn look(&self, bug: Option<Bug>, seeds: Range<u64>, limit: Duration) -> io::Result<Looked> {
         let mut options = vec!["--worker", "--workload", self.workload];
         if let Some(bug) = bug {
             options.extend(["--bug", bug.name()]);
         }
         let options: Vec<_> = options.into_iter().map(str::to_owned).collect();
         let mut worker = Worker::start(&options)?;
-        Ok(seeds.find_map(|seed| {
-            // A process that hangs or dies of a bug has found it, too.
-            let came = worker.run(seed, limit);
-            let failure = came.map_or_else(Some, |report| report.failure);
-            failure.map(|failure| (seed, failure))
-        }))
+        for seed in seeds {
+            let started = Instant::now();
+            match worker.run(seed, limit) {
+                Ok(report) => match report.failure {
+                    Some(failure) => return Ok(Looked::Failure(seed, failure)),
+                    None => continue,
+                },
+                Err(_) if started.elapsed() >= limit => return Ok(Looked::TooSlow(seed)),
+                // A process that dies of a bug has found it, too.
+                Err(reason) => return Ok(Looked::Failure(seed, reason)),
+            }
+        }
+        Ok(Looked::Nothing)
     }
 }
 
@@ -132,8 +151,9 @@ fn report(hunt: &Hunt, verdict: &Verdict, started: Instant) -> bool {
     } = hunt;
     let what = match verdict {
         Verdict::Found { seeds, how } => {
-            let how = how.lines().next().unwrap_or_default();
-            format!("found by seed {seeds} of {most}: {how}")
+            // Of a violation of serializability the first line only names the anomaly.
+            let how: Vec<_> = how.lines().map(str::trim).take(2).collect();
+            format!("found by seed {seeds} of {most}: {}", how.join(": "))
         }
         Verdict::NotFound => format!(
             "NOT FOUND in {most} seeds. {} Expected: {}.",
@@ -143,6 +163,7 @@ fn report(hunt: &Hunt, verdict: &Verdict, started: Instant) -> bool {
         Verdict::FailsWithout(seed, how) => {
             format!("PROVES NOTHING: seed {seed} fails without it: {how}")
         }
+        Verdict::TooSlow(seed) => format!("PROVES NOTHING: seed {seed} came to no end in time"),
     };
     let seconds = started.elapsed().as_secs_f64();
     println!("{:<25} {workload:<10} {seconds:>5.1} s  {what}", bug.name());
