@@ -56,7 +56,6 @@ pub(super) fn evil_server(bytes: &[u8]) {
         env,
         server,
         files: [None, None],
-        counter: 0,
     };
     while let Some(step) = user.server.next() {
         user.step(step);
@@ -314,7 +313,6 @@ struct User {
     env: Arc<Environment>,
     server: Arc<Server>,
     files: [Option<DatabaseFile>; 2],
-    counter: u32,
 }
 
 impl User {
@@ -363,34 +361,28 @@ impl User {
         }
     }
 
-    fn write(&mut self, file: &mut DatabaseFile) {
+    fn write(&self, file: &mut DatabaseFile) {
         let (page, content) = (self.server.u8() % MOST_PAGES, self.server.u8());
         let mut bytes = vec![content; PAGE_SIZE];
         if page == 0 {
-            bytes = self.next_page_one(content);
+            match page_one_with(file, content, 0) {
+                Some(page) => bytes = page,
+                None => return,
+            }
         }
         drop(file.write(u64::from(page) * PAGE_SIZE as u64, &bytes));
     }
 
-    fn next_page_one(&mut self, count: u8) -> Vec<u8> {
-        let mut page = page_one(PAGE_SIZE, u32::from(count % MOST_PAGES).max(1));
-        self.counter += 1;
-        page[24..28].copy_from_slice(&self.counter.to_be_bytes());
-        page[92..96].copy_from_slice(&self.counter.to_be_bytes());
-        page
-    }
-
-    fn prepare(&mut self, file: &mut DatabaseFile) -> bool {
-        let mut counter = [0; 4];
-        if file.lock(LockLevel::Exclusive).is_err() || file.read(24, &mut counter).is_err() {
+    /// What stands before the COMMIT: page 1 with a new change counter.
+    fn prepare(&self, file: &mut DatabaseFile) -> bool {
+        if file.lock(LockLevel::Exclusive).is_err() {
             return false;
         }
-        self.counter = self.counter.max(u32::from_be_bytes(counter).min(1 << 30));
-        let page = self.next_page_one(self.server.u8());
-        file.write(0, &page).is_ok()
+        let page = page_one_with(file, self.server.u8(), 1);
+        page.is_some_and(|page| file.write(0, &page).is_ok())
     }
 
-    fn commit(&mut self, file: &mut DatabaseFile) {
+    fn commit(&self, file: &mut DatabaseFile) {
         if self.prepare(file) && file.sync(None).is_ok() {
             file.commit_phase_two()
                 .expect("nothing fails after a commit");
@@ -432,6 +424,18 @@ impl User {
             _ => drop(file.pragma("mvsqlite_version", None)),
         }
     }
+}
+
+/// A page 1 with the change counter that there is, or the next one: SQLite counts once in a transaction,
+/// at its COMMIT.
+fn page_one_with(file: &mut DatabaseFile, count: u8, more: u32) -> Option<Vec<u8>> {
+    let mut counter = [0; 4];
+    file.read(24, &mut counter).ok()?;
+    let counter = u32::from_be_bytes(counter).wrapping_add(more);
+    let mut page = page_one(PAGE_SIZE, u32::from(count % MOST_PAGES).max(1));
+    page[24..28].copy_from_slice(&counter.to_be_bytes());
+    page[92..96].copy_from_slice(&counter.to_be_bytes());
+    Some(page)
 }
 
 pub(super) fn seeds() -> Vec<(&'static str, Vec<u8>)> {
