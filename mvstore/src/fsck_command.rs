@@ -23,7 +23,7 @@ use self::report::Report;
 use crate::daemon::EngineError;
 use crate::fsck::{self, Event, FsckError, FsckOptions};
 use crate::kv::Engine;
-use crate::kv::embedded::{EmbeddedEngine, EmbeddedOptions};
+use crate::kv::embedded::{self, EmbeddedEngine, EmbeddedOptions};
 use crate::kv::foundationdb;
 
 /// Every finding is a leftover, or there is none.
@@ -141,7 +141,10 @@ async fn check_engine(command: &FsckCommand, report: &mut Report) -> Result<Done
 /// Whether opening the directory would make a store there.
 fn is_nothing(path: &Path) -> bool {
     match std::fs::read_dir(path) {
-        Ok(mut entries) => entries.next().is_none(),
+        Ok(entries) => {
+            let mut names = entries.flatten().map(|entry| entry.file_name());
+            names.all(|name| embedded::is_no_store(&name))
+        }
         Err(error) => error.kind() == std::io::ErrorKind::NotFound,
     }
 }

@@ -235,10 +235,15 @@ pub(super) async fn expect_all(
         if entry.seen >= pages.len() || entry.version > round.facts.head {
             continue;
         }
-        let indexes: Vec<PageIndex> = pages.iter().collect();
+        // An entry may list four billion pages in one run: never all of them at once.
+        let mut indexes = pages.iter();
         let mut missing = pages.len() - entry.seen;
-        for some in indexes.chunks(PROBES) {
-            for index in absent_of(check, round, entry.version, some).await? {
+        loop {
+            let some: Vec<PageIndex> = indexes.by_ref().take(PROBES).collect();
+            if some.is_empty() {
+                break;
+            }
+            for index in absent_of(check, round, entry.version, &some).await? {
                 missing = missing.saturating_sub(1);
                 if !may_be_absent(check, round, entry.version, index).await? {
                     let key = PageKey::Page(index, entry.version).to_string();

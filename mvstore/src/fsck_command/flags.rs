@@ -7,7 +7,8 @@ use clap::{CommandFactory, FromArgMatches, Parser};
 
 use crate::config::{UsageError, usage, without_empty_variables};
 
-/// Checks a store: every key of it, by the rules of its format. Writes nothing.
+/// Checks a store: every key of it, by the rules of its format. Changes nothing that is stored; opening
+/// a data directory recovers it, though, as the start of a server does.
 ///
 /// Without --url it opens the data directory itself, which no server may have then; or the cluster, whose
 /// servers may go on. With --url a running server checks its own store.

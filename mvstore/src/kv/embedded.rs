@@ -39,6 +39,7 @@ use tokio::task::consume_budget;
 use self::committer::{Committer, Job, Message};
 use self::directory::Directory;
 pub use self::directory::OpenError;
+pub(crate) use self::directory::is_no_store;
 use self::library::{Contents, Library, View, WriteError};
 use self::runway::Runway;
 use super::clock::{Clock, EngineTime, MonotonicClock, micros};

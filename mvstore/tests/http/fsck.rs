@@ -65,6 +65,19 @@ fn lines(text: &str) -> Vec<Line> {
     lines.collect()
 }
 
+/// Symptom: a check of a freshly made file system made a store there and called it clean. Cause: only a
+/// directory with nothing at all counted as one without a store. Fix: so does one with no more in it than a
+/// new store may find.
+#[test]
+fn a_directory_without_a_store_is_told_and_left_alone() {
+    let scratch = tempfile::tempdir().unwrap();
+    std::fs::create_dir(scratch.path().join("lost+found")).unwrap();
+    let (code, found, said) = fsck(&["--data-dir", scratch.path().to_str().unwrap()]);
+    assert_eq!((code, found.as_str()), (Some(3), ""));
+    assert!(said.contains("there is no store in"), "{said}");
+    assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 1);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_exit_code_says_whether_anything_is_wrong_with_a_directory() {
     let scratch = tempfile::tempdir().unwrap();

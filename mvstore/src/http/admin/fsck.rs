@@ -55,7 +55,12 @@ pub(super) async fn fsck(
     let (lines, to_send) = mpsc::channel(LINES);
     let shared = Arc::clone(&server);
     server.tasks.spawn(async move {
-        run(&shared, &asked, &lines).await;
+        // The check may be waiting for its pace when nobody wants it any more.
+        tokio::select! {
+            () = run(&shared, &asked, &lines) => {}
+            () = lines.closed() => info!("the check of the store was left by its caller"),
+            () = shared.stopping.cancelled() => info!("the check of the store was ended by the shutdown"),
+        }
         drop((turn, permit));
     });
     let body = stream::unfold(to_send, |mut to_send| async {

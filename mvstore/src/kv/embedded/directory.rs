@@ -34,6 +34,11 @@ const DATABASE_DRAFT: &str = "fjall.new";
 /// made file system holds.
 const EXPECTED: [&str; 4] = [LOCK_FILE, FORMAT_DRAFT, DATABASE_DRAFT, "lost+found"];
 
+/// Whether a directory with nothing but files of such names holds no store yet.
+pub(crate) fn is_no_store(name: &std::ffi::OsStr) -> bool {
+    EXPECTED.iter().any(|expected| name == *expected)
+}
+
 /// Why a directory cannot be served.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
