@@ -18,7 +18,7 @@ pub(super) const HUNTS: &[Hunt] = &[
     hunt(Bug::PublishEarly, "bank", 400),
     hunt(Bug::NoAbortMarker, "lists", 300),
     hunt(Bug::StageUnchecked, "large", 200),
-    hunt(Bug::AllocationUnchecked, "churn", 200),
+    hunt(Bug::AllocationUnchecked, "churn", 550),
     hunt(Bug::AcknowledgeEarly, "registers", 200),
     hunt(Bug::OvertakenUnchecked, "lists", 190),
     hunt(Bug::OthersUnchecked, "lists", 90),
