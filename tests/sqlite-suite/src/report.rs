@@ -1,14 +1,11 @@
 //! What a run prints and adds up.
 
 use std::collections::BTreeMap;
-use std::fmt::{self, Write as _};
+use std::fmt;
 
 use crate::exceptions::Reason;
 use crate::outcome::{Ending, Outcome};
 use crate::verdict::{Complaint, Verdict};
-
-/// How many complaints about one file are printed.
-const MOST_COMPLAINTS: usize = 20;
 
 /// The sums of a run.
 #[derive(Debug, Default)]
@@ -108,7 +105,7 @@ pub fn of_file(name: &str, outcome: &Outcome, verdict: &Verdict) -> String {
         outcome.ending,
         outcome.took.as_secs_f64(),
     );
-    for complaint in verdict.complaints.iter().take(MOST_COMPLAINTS) {
+    for complaint in &verdict.complaints {
         let line = match complaint {
             Complaint::Failed(case) => format!("failed: {case}"),
             Complaint::Ended(how) => how.clone(),
@@ -116,9 +113,6 @@ pub fn of_file(name: &str, outcome: &Outcome, verdict: &Verdict) -> String {
         };
         text.push_str("\n     ");
         text.push_str(&line);
-    }
-    if let Some(more) = verdict.complaints.len().checked_sub(MOST_COMPLAINTS + 1) {
-        let _ = write!(text, "\n     and {} more", more + 1);
     }
     text
 }

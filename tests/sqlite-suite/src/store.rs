@@ -1,7 +1,7 @@
 //! The store that the tests' databases lie in: an `mvstore` process of the run's own.
 
 use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,9 +10,6 @@ use anyhow::{Context, Result, bail};
 
 /// How long the store may take until it serves.
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// More than the databases of all files together take, in bytes.
-const ROOM: u64 = 4 << 30;
 
 /// A running store over a data directory that goes with it.
 pub struct Store {
@@ -31,7 +28,7 @@ impl Store {
     pub fn start(mvstore: &Path, log: &Path) -> Result<Self> {
         let directory = tempfile::Builder::new()
             .prefix("mvsqlite-suite-store-")
-            .tempdir_in(scratch())?;
+            .tempdir()?;
         let output = File::create(log)?;
         let mut child = Command::new(mvstore)
             .args(["--data-plane", "127.0.0.1:0", "--admin-api", "127.0.0.1:0"])
@@ -86,30 +83,6 @@ impl Drop for Store {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// A file system in memory if there is room on it, else the usual place for temporary files.
-///
-/// These tests commit some hundred times a second and say nothing about durability; a disk that
-/// stands still for seconds would only show as requests that time out.
-fn scratch() -> PathBuf {
-    let in_memory = Path::new("/dev/shm");
-    match free_bytes(in_memory) {
-        Some(free) if free >= ROOM => in_memory.to_owned(),
-        _ => std::env::temp_dir(),
-    }
-}
-
-/// The bytes that are free on the file system of a directory, if `df` says.
-fn free_bytes(directory: &Path) -> Option<u64> {
-    let df = Command::new("df")
-        .args(["--output=avail", "-B1"])
-        .arg(directory)
-        .stderr(Stdio::null())
-        .output()
-        .ok()?;
-    let text = String::from_utf8(df.stdout).ok()?;
-    text.lines().nth(1)?.trim().parse().ok()
 }
 
 /// The addresses of the data plane and the port of the admin API, from the log.
